@@ -1,0 +1,230 @@
+"""The typed schema of a run: every section, key, default and range.
+
+The description of a field is what `hpc-train config init` writes as its comment and what
+`hpc-train config schema` hands to editors.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from hpc_train.plan import Every
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def _names(value: Any) -> Any:
+    """One name stands for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _period(value: Any) -> Any:
+    """Check that a period can be parsed."""
+    if isinstance(value, str):
+        Every.parse(value)
+    return value
+
+
+def parse_bytes(value: Any) -> Any:
+    """The bytes that "256 MiB" names; anything but such a text is returned as it is."""
+    if not isinstance(value, str):
+        return value
+    number = value.rstrip("BiKMGTbkmgt ")
+    unit = value[len(number) :].strip().upper()
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError):
+        raise ValueError(f'a size must read like "256 MiB" (value: "{value}")') from None
+
+
+Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_names)]
+Period = Annotated[str, BeforeValidator(_period)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A table of the configuration; keys that it does not know are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Open(BaseModel):
+    """A table whose further keys are arguments, checked against the signature they go to."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keys beside those that the schema names."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Run(Section):
+    """What the run is called, where it lies and how long it goes on."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run")
+    dir: str | None = Field(None, description="run directory; default: runs/<name>-<id>")
+    seed: NonNegativeInt = Field(0, lt=2**63, description="seed of order, weights and dropout")
+    epochs: PositiveInt | None = Field(None, description="length in epochs (or set steps)")
+    steps: PositiveInt | None = Field(None, description="length in global batches (or set epochs)")
+    evaluate: Period = Field("1 epoch", description='"N steps", "N epochs" or "never"')
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Run:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(
+                f"only one of epochs and steps may be set (epochs: {self.epochs}, "
+                f"steps: {self.steps})"
+            )
+        if self.epochs is None and self.steps is None:
+            self.epochs = 1
+        return self
+
+
+class Data(Section):
+    """Where samples come from and in which order and portions they are used."""
+
+    train: str = Field(
+        description="data set folder, HDF5 file, or builtin:NAME; PATH[a:b] takes samples a..b-1"
+    )
+    validation: str | None = Field(None, description="evaluated every run.evaluate")
+    test: str | None = Field(None, description="evaluated once, at the end")
+    inputs: Names = Field(description="dataset (or several) that the model gets")
+    targets: Names | None = Field(None, description="dataset (or several) that it shall predict")
+    batch_size: PositiveInt = Field(64, description="samples of a global batch, over all ranks")
+    micro_batch_size: PositiveInt | None = Field(
+        None, description="most samples in the device at once; a larger share is accumulated"
+    )
+    shuffle: Literal["full", "window", "none"] = Field(
+        "window",
+        description="window: blocks permuted, samples mixed in windows; full: every sample; none",
+    )
+    shuffle_window: PositiveInt | Literal["auto"] = Field(
+        "auto", description="blocks that are mixed with each other"
+    )
+    block_rows: PositiveInt = Field(
+        1024, description="rows read together where the file is not chunked"
+    )
+    scale: Positive | Literal["auto", "none"] = Field(
+        "auto", description="factor on the inputs; auto: 1/255 for uint8, otherwise none"
+    )
+    prefetch_batches: PositiveInt = Field(4, description="batches that are read ahead")
+    cache_bytes: Bytes = Field(
+        256 * 2**20, description='blocks a rank keeps in memory, such as "256 MiB"'
+    )
+
+
+class Model(Open):
+    """Which network; further keys are arguments of its builder."""
+
+    name: str = Field(description="a built-in network, or my_package.module:function")
+
+
+class Task(Open):
+    """What is learned; further keys are arguments of the task."""
+
+    name: str = Field("classification", description="a built-in task, or my_package.module:Class")
+
+
+class Optimizer(Section):
+    """How gradients become new weights."""
+
+    name: Literal["sgd", "adam", "adamw"] = Field("adamw", description="sgd, adam or adamw")
+    lr: NonNegative = Field(1e-3, description="learning rate before its curve is applied")
+    momentum: Fraction = Field(0.0, description="sgd: momentum")
+    nesterov: bool = Field(False, description="sgd: Nesterov's momentum")
+    betas: tuple[Fraction, Fraction] = Field(
+        (0.9, 0.999), description="adam, adamw: decay of the two moments"
+    )
+    eps: Positive = Field(1e-8, description="adam, adamw: added to the denominator")
+    weight_decay: NonNegative = Field(0.0, description="L2 (sgd, adam) or decoupled (adamw)")
+    clip_norm: Positive | None = Field(None, description="largest global norm of the gradient")
+    non_finite: Literal["stop", "skip"] = Field(
+        "stop", description="what happens when the loss or the gradient is not finite"
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Optimizer:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0 (momentum: 0.0)")
+        return self
+
+
+class LearningRate(Section):
+    """The curve of the learning rate over global batches, a factor on optimizer.lr."""
+
+    name: Literal["constant", "cosine"] = Field("constant", description="constant or cosine")
+    warmup_steps: NonNegativeInt = Field(0, description="global batches of linear rise before it")
+    final_factor: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="cosine: factor at the end of the run"
+    )
+
+
+class Strategy(Section):
+    """How ranks agree on weights."""
+
+    name: Literal["allreduce"] = Field("allreduce", description="allreduce")
+
+
+class Schedule(Section):
+    """How a global batch is split among the ranks."""
+
+    policy: Literal["static"] = Field("static", description="static: shares do not change")
+    shares: list[NonNegative] | None = Field(
+        None, description="relative share of each rank; default: equal"
+    )
+
+
+class Comm(Section):
+    """How ranks talk to each other."""
+
+    collective: Literal["native"] = Field("native", description="native: MPI's own")
+
+
+class Precision(Section):
+    """In which numbers the model computes."""
+
+    dtype: Literal["float32", "float64"] = Field("float32", description="float32 or float64")
+
+
+class Device(Section):
+    """Where each rank computes."""
+
+    name: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: the rank's GPU if there is one, else the CPU"
+    )
+    threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="torch threads per rank; auto: its part of the cores"
+    )
+
+
+class Checkpoint(Section):
+    """When the state is saved; it is always saved at the end."""
+
+    every: Period = Field("1 epoch", description='"N steps", "N epochs" or "never"')
+    keep_last: PositiveInt = Field(2, description="how many sets are kept")
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: Run = Field(default_factory=Run)
+    data: Data
+    model: Model
+    task: Task = Field(default_factory=Task)
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    learning_rate: LearningRate = Field(default_factory=LearningRate)
+    strategy: Strategy = Field(default_factory=Strategy)
+    schedule: Schedule = Field(default_factory=Schedule)
+    comm: Comm = Field(default_factory=Comm)
+    precision: Precision = Field(default_factory=Precision)
+    device: Device = Field(default_factory=Device)
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)

@@ -1,0 +1,90 @@
+"""Phases: what this rank is doing right now, announced by the crafts, heard by whoever asks.
+
+    with phase("communication", bytes=n):   every hook is entered before and left after the block
+        comm.sum(buffer)
+
+Nobody listens by default and a phase then costs well under a microsecond. Stopwatches, traces,
+watchdogs and fault injection are hooks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+Leave = Callable[[], None]
+Hook = Callable[[str, dict[str, Any]], Leave]
+
+_hooks: list[Hook] = []
+
+
+@contextmanager
+def listening(hook: Hook) -> Iterator[None]:
+    """Call `hook(name, detail)` at the start of every phase, and what it returns at the end."""
+    _hooks.append(hook)
+    try:
+        yield
+    finally:
+        _hooks.remove(hook)
+
+
+class phase:  # noqa: N801 - reads as a statement
+    """A named stretch of work of this thread; `detail` says what it is about."""
+
+    __slots__ = ("_detail", "_leave", "_name")
+
+    def __init__(self, name: str, **detail: Any) -> None:
+        self._name = name
+        self._detail = detail
+
+    def __enter__(self) -> None:
+        self._leave = [hook(self._name, self._detail) for hook in _hooks]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for leave in reversed(self._leave):
+            leave()
+
+
+class Stopwatch:
+    """A hook that adds up the seconds of each phase of the thread that made it.
+
+    Phases do not nest in meaning: an inner phase's seconds are taken from the outer one's.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._thread = threading.get_ident()
+        self._inner = [0.0]
+
+    def __call__(self, name: str, detail: dict[str, Any]) -> Leave:
+        if threading.get_ident() != self._thread:
+            return _nothing
+        started = time.perf_counter()
+        self._inner.append(0.0)
+
+        def leave() -> None:
+            elapsed = time.perf_counter() - started
+            self.seconds[name] += elapsed - self._inner.pop()
+            self._inner[-1] += elapsed
+
+        return leave
+
+    def take(self) -> dict[str, float]:
+        """The seconds of each phase since the last call."""
+        seconds = dict(self.seconds)
+        self.seconds.clear()
+        return seconds
+
+
+def _nothing() -> None:
+    """Leave a phase that nobody timed."""
