@@ -1,14 +1,23 @@
-"""Who and where each rank is: pure, computed from what the ranks gathered about themselves."""
+"""Who and where each rank is, and how ranks agree on an error.
+
+`World` is pure, computed from what the ranks gathered about themselves; the functions below need
+no more of communication than the protocol `Group`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc_train.errors import EXIT_FAILED, HpcTrainError
+
+T = TypeVar("T")
 Json = Any  # None, bool, int, float, str, list or dict of the same
 
 
@@ -88,3 +97,82 @@ class Group(Protocol):
 
     def barrier(self, seconds: float | None = None) -> None:
         """Return once all ranks have called; raise TimeoutError after `seconds`."""
+
+
+class RankError(HpcTrainError):
+    """What went wrong on one rank, raised on all of them at the same point of the program.
+
+    Attributes:
+        agreed: always true: every rank raises it, so all can leave together and one can print.
+        trace: the traceback on the rank where it began, if it is a bug there.
+    """
+
+    agreed = True
+
+    def __init__(self, report: dict[str, Json]) -> None:
+        super().__init__(report["message"], hint=report["hint"], where=report["where"])
+        self.exit_code = report["exit_code"]
+        self.trace = str(report["trace"])
+        self.is_bug = bool(report["is_bug"])
+        self._lines = [str(line) for line in report["lines"]]
+
+    def lines(self) -> list[str]:
+        return self._lines
+
+
+def agree(group: Group, error: Exception | None) -> None:
+    """Return if no rank has an error; else raise the lowest such rank's on every rank.
+
+    Raises:
+        RankError: on every rank, naming rank and host when there are several ranks.
+    """
+    for report in group.gather(None if error is None else _report(group.world, error)):
+        if report is not None:
+            raise RankError(report) from error
+
+
+def together(group: Group, function: Callable[[], T]) -> T:
+    """Call `function` on every rank; if it raises on any of them, raise `RankError` on all."""
+    try:
+        result = function()
+    except Exception as error:
+        agree(group, error)
+        raise
+    agree(group, None)
+    return result
+
+
+def on_coordinator(group: Group, function: Callable[[], Json]) -> Json:
+    """Call `function` on rank 0 and return its JSON result, or raise its error, on every rank."""
+    result: Json = None
+    error: Exception | None = None
+    if group.world.is_coordinator:
+        try:
+            result = function()
+        except Exception as raised:
+            error = raised
+    report = _report(group.world, error, place=False) if error is not None else None
+    result, report = group.broadcast([result, report])
+    if report is not None:
+        raise RankError(report) from error
+    return result
+
+
+def _report(world: World, error: Exception, *, place: bool = True) -> dict[str, Json]:
+    """An error as JSON; with its rank and host if `place` and there are several ranks."""
+    if isinstance(error, RankError):
+        return {**vars(error), "lines": error.lines()}
+    known = isinstance(error, HpcTrainError)
+    message = error.message if isinstance(error, HpcTrainError) else f"{error!r}"
+    lines = error.lines() if isinstance(error, HpcTrainError) else [message]
+    if place and world.size > 1:
+        lines = [f"rank {world.rank} on {socket.gethostname()}: {lines[0]}", *lines[1:]]
+    return {
+        "message": message,
+        "hint": getattr(error, "hint", None),
+        "where": getattr(error, "where", None),
+        "exit_code": error.exit_code if isinstance(error, HpcTrainError) else EXIT_FAILED,
+        "lines": lines,
+        "is_bug": not known,
+        "trace": "".join(traceback.format_exception(error)),
+    }

@@ -1,0 +1,20 @@
+"""HDF5 data sets: format, order, reading ahead. The only home of h5py."""
+
+from __future__ import annotations
+
+from hpc_train.data.dataset import Dataset, open_dataset, share_dataset
+from hpc_train.data.loader import Loader, Samples
+from hpc_train.data.order import VERSION as ORDER_VERSION
+from hpc_train.data.order import Order, auto_window, make_order
+
+__all__ = [
+    "ORDER_VERSION",
+    "Dataset",
+    "Loader",
+    "Order",
+    "Samples",
+    "auto_window",
+    "make_order",
+    "open_dataset",
+    "share_dataset",
+]

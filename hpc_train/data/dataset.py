@@ -1,0 +1,148 @@
+"""Data sets as users name them: a folder, an HDF5 file, several, or what ships with the package.
+
+    digits/train            a folder with an index
+    images.h5               any HDF5 file, or a folder or a pattern of such files
+    builtin:digits/train    a data set that ships with the package
+    PATH[1000:2000]         samples 1000 .. 1999 of PATH, either end may be left out
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_train.data.blocks import Blocks, Extent
+from hpc_train.data.index import NAME, FieldInfo, Index
+from hpc_train.data.scan import cached_scan
+from hpc_train.errors import DataError, unknown
+from hpc_train.world import Group, on_coordinator
+
+BUILTIN = Path(__file__).parent.parent / "recipes" / "data"
+_RANGE = re.compile(r"^(?P<path>.*)\[(?P<start>\d*):(?P<stop>\d*)\]$")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples [start, stop) of the shards of an index, renumbered from 0.
+
+    Attributes:
+        name: how the user called it.
+        root: the folder that shards are relative to.
+    """
+
+    name: str
+    root: Path
+    index: Index
+    start: int
+    stop: int
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples."""
+        return self.stop - self.start
+
+    @property
+    def fields(self) -> dict[str, FieldInfo]:
+        """The fields of a sample."""
+        return self.index.fields
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample, over all fields."""
+        return sum(info.sample_bytes for info in self.fields.values())
+
+    def extents(self) -> list[Extent]:
+        """The rows of each shard that belong to it, in the order of samples."""
+        found, base = [], 0
+        for number, shard in enumerate(self.index.shards):
+            first, stop = max(self.start - base, 0), min(self.stop - base, shard.samples)
+            if first < stop:
+                found.append(Extent(number, first, stop, shard.block_rows))
+            base += shard.samples
+        return found
+
+    def blocks(self) -> Blocks:
+        """What is read together."""
+        return Blocks(self.extents())
+
+    def path(self, shard: int) -> Path:
+        """The file of a shard."""
+        return self.root / self.index.shards[shard].file
+
+    def require(self, names: Sequence[str]) -> None:
+        """Check that every name is a field.
+
+        Raises:
+            DataError: naming the fields that there are.
+        """
+        for name in names:
+            if name not in self.fields:
+                raise DataError(unknown("dataset", name, self.fields), where=self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as JSON, for other ranks."""
+        return {
+            "name": self.name,
+            "root": str(self.root),
+            "index": self.index.to_json(),
+            "range": [self.start, self.stop],
+        }
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> Dataset:
+        """What `describe` told of."""
+        index = Index.from_json(description["index"], description["name"])
+        start, stop = description["range"]
+        return cls(description["name"], Path(description["root"]), index, start, stop)
+
+
+def open_dataset(name: str, fields: Sequence[str], block_rows: int) -> Dataset:
+    """The data set that a user calls `name`, with the fields `fields`.
+
+    Args:
+        name: as described at the top of this file.
+        fields: names of the HDF5 datasets that are needed.
+        block_rows: rows that are read together where a file is not chunked.
+
+    Raises:
+        DataError: if it is missing, empty, unreadable, or lacks a field.
+    """
+    found = _RANGE.match(name)
+    path = _path(found["path"] if found else name)
+    if (path / NAME).is_file():
+        root, index = path, Index.read(path)
+    else:
+        root, index = path.parent if not path.is_dir() else path, None
+        index = cached_scan(path, fields, block_rows)
+    start = int(found["start"] or 0) if found else 0
+    stop = int(found["stop"] or index.num_samples) if found else index.num_samples
+    if not 0 <= start < stop <= index.num_samples:
+        if index.num_samples == 0:
+            raise DataError("data set holds no samples", where=name)
+        raise DataError(
+            f"range must lie within the {index.num_samples} samples there are", where=name
+        )
+    dataset = Dataset(name, root.absolute(), index, start, stop)
+    dataset.require(fields)
+    return dataset
+
+
+def share_dataset(group: Group, name: str, fields: Sequence[str], block_rows: int) -> Dataset:
+    """`open_dataset` on rank 0 for all: thousands of ranks do not open thousands of files."""
+    return Dataset.from_description(
+        on_coordinator(group, lambda: open_dataset(name, fields, block_rows).describe())
+    )
+
+
+def _path(text: str) -> Path:
+    """The path behind a name; `builtin:` stands for what ships with the package."""
+    if not text.startswith("builtin:"):
+        return Path(text).expanduser()
+    path = BUILTIN / text.removeprefix("builtin:")
+    if not (path / NAME).is_file():
+        names = [str(p.parent.relative_to(BUILTIN)) for p in BUILTIN.rglob(NAME)]
+        raise DataError(unknown("built-in data set", text.removeprefix("builtin:"), names))
+    return path

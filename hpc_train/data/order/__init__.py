@@ -1,0 +1,56 @@
+"""The order of training: which samples global batch t of epoch e holds.
+
+A pure function of (seed, epoch, t), never of the number of ranks or of how a batch is split. What
+an order gives is in *cutting order*: a plan cuts it into consecutive parts, one per rank, and
+neighbours lie in the same blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from hpc_train.data.blocks import Blocks, Ids
+from hpc_train.data.order.full import FullOrder
+from hpc_train.data.order.sequential import SequentialOrder
+from hpc_train.data.order.window import WindowOrder
+from hpc_train.errors import UsageError, unknown
+from hpc_train.plan import Batch
+
+__all__ = ["ORDERS", "VERSION", "Order", "auto_window", "make_order"]
+
+# Belongs to every checkpoint: what an order gives may not change under the same number.
+VERSION = 1
+
+
+class Order(Protocol):
+    """Which samples a global batch holds."""
+
+    def ids(self, batch: Batch) -> Ids:
+        """The sample ids of `batch` in cutting order, shape (batch.size,)."""
+
+
+# name -> builder from blocks, seed and window (in blocks)
+ORDERS: dict[str, Callable[[Blocks, int, int], Order]] = {
+    "window": WindowOrder,
+    "full": FullOrder,
+    "none": SequentialOrder,
+}
+
+
+def make_order(name: str, blocks: Blocks, seed: int, window: int) -> Order:
+    """The order called `name` over `blocks`."""
+    if name not in ORDERS:
+        raise UsageError(unknown("shuffle", name, ORDERS))
+    return ORDERS[name](blocks, seed, window)
+
+
+def auto_window(blocks: Blocks, batch_size: int, sample_bytes: int) -> int:
+    """A window that shuffles well at a bounded price, in blocks; at most all of them.
+
+    At least 64 blocks and 16 global batches or 8,192 samples, as long as the window's bytes stay
+    within 1 GiB; never fewer than 4 blocks.
+    """
+    wanted = max(64, -(-max(16 * batch_size, 8192) // blocks.rows))
+    affordable = max(4, 2**30 // max(1, blocks.rows * sample_bytes))
+    return max(1, min(wanted, affordable, len(blocks)))
