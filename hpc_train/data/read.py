@@ -136,6 +136,8 @@ def delivered_hash(ids: Ids, arrays: Arrays) -> int:
     The sum over samples, modulo 2^32, of the CRC-32 of the sample's bytes (field by field in the
     order of names) begun with its id. Sums of it over ranks do not depend on how a batch is split.
     """
+    if len(ids) == 0:
+        return 0
     rows = [arrays[name].reshape(len(ids), -1).view(np.uint8) for name in sorted(arrays)]
     total = 0
     for place, sample in enumerate(ids.tolist()):

@@ -1,0 +1,66 @@
+"""Strategies: how gradients become new weights that all ranks hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from hpc_train.comm import Comm
+from hpc_train.errors import UsageError, unknown
+from hpc_train.plan import Batch, Plan, Work
+from hpc_train.strategies.allreduce import AllReduce, Outcome
+from hpc_train.strategies.arena import Arena, make_arenas
+from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.tally import Layout, Tally, Total
+
+__all__ = [
+    "STRATEGIES",
+    "AllReduce",
+    "Arena",
+    "Layout",
+    "Learner",
+    "Outcome",
+    "Strategy",
+    "Tally",
+    "Total",
+    "make_arenas",
+    "make_strategy",
+]
+
+
+class Strategy(Protocol):
+    """What the trainer needs of a strategy; a strategy applies the update."""
+
+    plan: Plan
+
+    def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """Which samples of which global batch are this rank's."""
+
+    def begin(self, learner: Learner) -> None:
+        """Get ready for the gradients of one phase of a batch."""
+
+    def finish(self, learner: Learner, tally: Tally) -> Outcome:
+        """Reduce, agree, and update; what became of the phase."""
+
+    def settle(self) -> None:
+        """Make all ranks hold equal weights."""
+
+
+# name -> builder
+STRATEGIES: dict[str, Callable[[Comm, Sequence[Learner], Layout, Plan, str], Strategy]] = {
+    "allreduce": AllReduce
+}
+
+
+def make_strategy(
+    name: str,
+    comm: Comm,
+    learners: Sequence[Learner],
+    layout: Layout,
+    plan: Plan,
+    collective: str,
+) -> Strategy:
+    """The strategy called `name`."""
+    if name not in STRATEGIES:
+        raise UsageError(unknown("strategy", name, STRATEGIES))
+    return STRATEGIES[name](comm, learners, layout, plan, collective)

@@ -1,0 +1,127 @@
+"""Synchronous training: gradients are summed over all ranks, every rank makes the same update.
+
+    1 backward     each rank: gradients of the sum of weight x loss over its samples
+    2 reduce       the arenas are summed over all ranks
+    3 agree        the tally is summed: weights, losses, flags
+    4 update       the same on every rank, with the gradient divided by the sum of weights
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hpc_train.comm import Comm, prepare
+from hpc_train.optim import clip_factor
+from hpc_train.plan import Batch, Plan, Work
+from hpc_train.record import phase
+from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.tally import Layout, Tally, Total
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one phase of one global batch, the same on every rank.
+
+    Attributes:
+        total: the tally of all ranks.
+        updated: whether the weights changed.
+        norm: 2-norm of the mean gradient before clipping; NaN if it was not computed.
+        finite: whether loss and gradient were finite.
+    """
+
+    total: Total
+    updated: bool
+    norm: float
+    finite: bool
+
+
+class AllReduce:
+    """Synchronous data parallelism with one reduction of each arena."""
+
+    def __init__(
+        self,
+        comm: Comm,
+        learners: Sequence[Learner],
+        layout: Layout,
+        plan: Plan,
+        collective: str,
+    ) -> None:
+        self.plan = plan
+        self._comm = comm
+        self._layout = layout
+        self._learners = learners
+        self._reductions = {
+            learner.name: [prepare(collective, comm, arena.grad) for arena in learner.arenas]
+            for learner in learners
+        }
+        self._spread()
+
+    def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """Which samples of which global batch are this rank's."""
+        return (self.plan.work(batch, self._comm.world.rank) for batch in batches)
+
+    def begin(self, learner: Learner) -> None:
+        """Zero the gradients of `learner`."""
+        learner.zero()
+
+    def finish(self, learner: Learner, tally: Tally) -> Outcome:
+        """Reduce the gradients, agree on what the ranks report, and update.
+
+        A rank that failed takes part with zeros and its flag; nobody updates then.
+        """
+        if "failed" in tally.flags:
+            learner.zero()
+        else:
+            learner.gather()
+        reductions = self._reductions[learner.name]
+        with phase("communication", operation="reduce"):
+            for reduction in reductions:
+                reduction.launch()
+            for reduction in reductions:
+                reduction.finish()
+            total = self._agree(tally)
+        if total.flags["failed"] or total.weight == 0:
+            return Outcome(total, updated=False, norm=math.nan, finite=True)
+        with phase("update"):
+            norm = learner.norm() / total.weight
+            finite = math.isfinite(norm) and not total.flags["non_finite"]
+            if finite:
+                learner.update(clip_factor(norm, learner.clip_norm) / total.weight)
+        return Outcome(total, updated=finite, norm=norm, finite=finite)
+
+    def settle(self) -> None:
+        """Check that all ranks hold equal weights; if they drifted apart, take rank 0's.
+
+        Replicas make the same updates from the same sums, so they differ only where their
+        processors round differently.
+        """
+        digests = [
+            zlib.crc32(arena.data.cpu().numpy())
+            for learner in self._learners
+            for arena in learner.arenas
+        ]
+        if any(other != digests for other in self._comm.gather(digests)):
+            logger.warning("weights differ between ranks in their last bits; taking rank 0's")
+            self._spread()
+
+    def _agree(self, tally: Tally) -> Total:
+        rank = self._comm.world.rank
+        plan = self.plan if rank == 0 else None
+        total = self._layout.unpack(self._comm.sum(self._layout.pack(tally, rank, plan)))
+        if total.counts != self.plan.counts:
+            self.plan = Plan(total.counts)
+        return total
+
+    def _spread(self) -> None:
+        """Give every rank the weights of rank 0."""
+        for learner in self._learners:
+            for arena in learner.arenas:
+                host = arena.data.detach().cpu().contiguous()
+                self._comm.spread(host.numpy())
+                arena.write(lambda data, host=host: data.copy_(host))  # type: ignore[misc]

@@ -1,0 +1,116 @@
+"""Arenas: parameters and gradients as views of flat buffers, which collectives read in place.
+
+    data   | weight 0      |..| bias 0 |....| weight 1            |      .. padding to 64 bytes
+    grad   | weight 0.grad |..| ...
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from hpc_train.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+_ALIGN_BYTES = 64  # a cache line, and what vectorised kernels like
+
+
+class Arena:
+    """The parameters of one dtype and device, flat.
+
+    Attributes:
+        data: values of all parameters, shape (n,).
+        grad: their gradients, shape (n,); only a strategy may zero it.
+        flat: both as one parameter, for an optimizer.
+        places: where each parameter lies, name -> (offset, shape).
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
+        self._named = list(named)
+        first = self._named[0][1]
+        align = _ALIGN_BYTES // first.element_size()
+        self.places: dict[str, tuple[int, torch.Size]] = {}
+        end = 0
+        for name, parameter in self._named:
+            self.places[name] = (end, parameter.shape)
+            end += -(-parameter.numel() // align) * align
+        self.data = torch.zeros(end, dtype=first.dtype, device=first.device)
+        self.grad = torch.zeros_like(self.data)
+        self.flat = nn.Parameter(self.data)
+        self.flat.grad = self.grad
+        self._views = [
+            (parameter, self.view(self.data, name), self.view(self.grad, name))
+            for name, parameter in self._named
+        ]
+        self._warned = False
+        with torch.no_grad():
+            for parameter, data, grad in self._views:
+                data.copy_(parameter)
+                parameter.data = data
+                parameter.grad = grad
+
+    def view(self, flat: torch.Tensor, name: str) -> torch.Tensor:
+        """The part of a tensor like `data` that belongs to one parameter, in its shape."""
+        offset, shape = self.places[name]
+        return flat[offset : offset + shape.numel()].view(shape)
+
+    def zero(self) -> None:
+        """Set the gradient to zero, before each step."""
+        self.grad.zero_()
+
+    def write(self, function: Callable[[torch.Tensor], None]) -> None:
+        """Change parameters other than by the update: `function` gets `data`."""
+        with torch.no_grad():
+            function(self.data)
+
+    def gather(self) -> None:
+        """Bring back data and gradients that torch moved out of the arena; warn once.
+
+        `zero_grad()` drops gradients, `.to(memory_format=...)` moves weights and
+        `backward(create_graph=True)` gradients.
+        """
+        for parameter, data, grad in self._views:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                raise UsageError(
+                    "gradients must be dense (a sparse one was found)",
+                    hint="build embeddings with sparse=False",
+                )
+            if parameter.data_ptr() != data.data_ptr():
+                self._restore(parameter, data, "weights")
+            if parameter.grad is None:
+                grad.zero_()
+                parameter.grad = grad
+            elif parameter.grad.data_ptr() != grad.data_ptr():
+                with torch.no_grad():
+                    grad.copy_(parameter.grad)
+                self._note("gradients")
+                parameter.grad = grad
+
+    def _restore(self, parameter: nn.Parameter, data: torch.Tensor, what: str) -> None:
+        with torch.no_grad():
+            data.copy_(parameter)
+        parameter.data = data
+        self._note(what)
+
+    def _note(self, what: str) -> None:
+        if not self._warned:
+            logger.warning("%s were moved out of their flat buffer; copied back each step", what)
+            self._warned = True
+
+
+def make_arenas(named: Iterable[tuple[str, nn.Parameter]]) -> list[Arena]:
+    """One arena for each dtype and device among the parameters that want a gradient.
+
+    Tied weights come once, under the first of their names.
+    """
+    groups: dict[tuple[torch.dtype, torch.device], list[tuple[str, nn.Parameter]]] = {}
+    seen: set[int] = set()
+    for name, parameter in named:
+        if parameter.requires_grad and id(parameter) not in seen:
+            seen.add(id(parameter))
+            groups.setdefault((parameter.dtype, parameter.device), []).append((name, parameter))
+    return [Arena(group) for group in groups.values()]

@@ -1,0 +1,107 @@
+"""The tally: what a step reports, one small float64 sum by which all ranks agree.
+
+    [ weight | loss | metric sums ... | failed non_finite stop save preempted | digest
+      | seconds of rank 0 .. p-1 in the step before | rank 0's next plan 0 .. p-1 ]
+
+Every rank writes its own part, zeros elsewhere; the sum is the same on every rank, so all of them
+skip, stop, save or leave in the same step. It is never compressed and never a part of the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpc_train.plan import Plan
+
+FLAGS = ("failed", "non_finite", "stop", "save", "preempted")
+
+
+@dataclass
+class Tally:
+    """One rank's part.
+
+    Attributes:
+        weight: sum of sample weights.
+        loss: sum of weight times loss.
+        sums: sums of the metrics, by name.
+        flags: those of `FLAGS` that this rank raises.
+        digest: hash of the samples that were delivered, in [0, 2^32).
+        busy_seconds: what this rank computed in the step before, waiting excluded.
+    """
+
+    weight: float = 0.0
+    loss: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    flags: set[str] = field(default_factory=set)
+    digest: int = 0
+    busy_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Total:
+    """The sum over all ranks.
+
+    `flags` counts the ranks that raised each flag, `busy_seconds` has one entry per rank,
+    `counts` is the plan that holds from the next batch on.
+    """
+
+    weight: float
+    loss: float
+    sums: dict[str, float]
+    flags: dict[str, int]
+    digest: int
+    busy_seconds: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of the global batch; NaN if all weights are 0."""
+        return self.loss / self.weight if self.weight else float("nan")
+
+    def means(self) -> dict[str, float]:
+        """The metrics, as means over the weights."""
+        return {n: s / self.weight if self.weight else float("nan") for n, s in self.sums.items()}
+
+
+class Layout:
+    """Where each entry of the tally lies, for given metrics and number of ranks."""
+
+    def __init__(self, metrics: Sequence[str], num_ranks: int) -> None:
+        self.metrics = tuple(metrics)
+        self.num_ranks = num_ranks
+        self._flags = 2 + len(self.metrics)
+        self._digest = self._flags + len(FLAGS)
+        self._seconds = self._digest + 1
+        self._plan = self._seconds + num_ranks
+        self.size = self._plan + num_ranks
+
+    def pack(self, tally: Tally, rank: int, plan: Plan | None) -> NDArray[np.float64]:
+        """The vector of one rank, shape (size,); `plan` is the next one, on rank 0 alone."""
+        vector = np.zeros(self.size)
+        vector[0], vector[1] = tally.weight, tally.loss
+        for place, name in enumerate(self.metrics):
+            vector[2 + place] = tally.sums.get(name, 0.0)
+        for place, flag in enumerate(FLAGS):
+            vector[self._flags + place] = flag in tally.flags
+        vector[self._digest] = tally.digest
+        vector[self._seconds + rank] = tally.busy_seconds
+        if plan is not None:
+            vector[self._plan :] = plan.counts
+        return vector
+
+    def unpack(self, vector: NDArray[np.float64]) -> Total:
+        """What the sum of all vectors says."""
+        flags = vector[self._flags : self._digest]
+        return Total(
+            weight=float(vector[0]),
+            loss=float(vector[1]),
+            sums={n: float(vector[2 + i]) for i, n in enumerate(self.metrics)},
+            flags={n: int(c) for n, c in zip(FLAGS, flags, strict=True)},
+            digest=int(vector[self._digest]),
+            busy_seconds=tuple(vector[self._seconds : self._plan].tolist()),
+            counts=tuple(int(c) for c in vector[self._plan :]),
+        )

@@ -1,0 +1,20 @@
+"""Tasks: what is learned, as a list of phases with per-sample losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hpc_train.tasks.classification import Classification
+from hpc_train.tasks.regression import Regression
+from hpc_train.tasks.task import Losses, Phase, Task, TensorBatch
+
+__all__ = ["TASKS", "Classification", "Losses", "Phase", "Regression", "Task", "TensorBatch"]
+
+# name -> class; further keys of [task] are its arguments
+TASKS: Mapping[str, Callable[..., Task]] = {
+    "classification": Classification,
+    "regression": Regression,
+}
+
+Arguments = dict[str, Any]

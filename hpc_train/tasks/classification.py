@@ -1,0 +1,62 @@
+"""Classification: one of several classes per sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hpc_train.errors import ConfigError, DataError
+from hpc_train.tasks.task import Losses, Supervised, TensorBatch
+
+
+class Classification(Supervised):
+    """Cross-entropy of class scores, and accuracy.
+
+    Args:
+        class_weights: weight of each class, >= 0, shape (num_classes,); None for 1 each. The loss
+            is the weighted mean over the global batch.
+    """
+
+    metrics = ("accuracy",)
+
+    def __init__(self, class_weights: list[float] | None = None) -> None:
+        if class_weights is not None and (not class_weights or min(class_weights) < 0):
+            raise ConfigError(
+                f"task.class_weights must be numbers >= 0 (task.class_weights: {class_weights})"
+            )
+        self._class_weights = None if class_weights is None else torch.tensor(class_weights)
+
+    def losses(self, model: nn.Module, batch: TensorBatch) -> Losses:
+        """Cross-entropy per sample; the model gives scores of shape (n, num_classes)."""
+        scores = batch.through(model)
+        labels = batch.target.long()
+        if scores.dim() != 2 or labels.dim() != 1:
+            raise DataError(
+                f"classification needs scores of shape (n, num_classes) and labels of shape (n,) "
+                f"(scores: {tuple(scores.shape)}, labels: {tuple(labels.shape)})",
+                hint='use task.name = "regression" for continuous targets',
+            )
+        check_labels(labels, scores.shape[1])
+        values = functional.cross_entropy(scores, labels, reduction="none")
+        right = (scores.argmax(1) == labels).to(values.dtype)
+        if self._class_weights is None:
+            return Losses(values, sums={"accuracy": right.sum()})
+        weights = self._class_weights.to(values)[labels]
+        return Losses(values, weights, {"accuracy": (right * weights).sum()})
+
+
+def check_labels(labels: torch.Tensor, num_classes: int) -> None:
+    """Check that labels lie in [0, num_classes) where that costs no wait for a device.
+
+    Raises:
+        DataError: naming the label.
+    """
+    if labels.device.type != "cpu" or labels.numel() == 0:
+        return
+    low, high = (int(x) for x in torch.aminmax(labels))
+    if low < 0 or high >= num_classes:
+        raise DataError(
+            f"label must lie in [0, {num_classes}) (label: {low if low < 0 else high})",
+            hint="check data.targets, or set model.num_classes",
+        )

@@ -1,0 +1,122 @@
+"""The contract of a task, small enough to write one's own in a few lines.
+
+    class Task:   phases = [Phase, ...]    in the order in which they are run on each batch
+    class Phase:  name, parameters(model), losses(model, batch) -> Losses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from hpc_train.errors import HpcTrainError
+
+
+@dataclass(frozen=True)
+class TensorBatch:
+    """Samples on the device.
+
+    Attributes:
+        inputs: one tensor per input field, shape (n, *field shape).
+        targets: one tensor per target field, shape (n, *field shape).
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    targets: Mapping[str, torch.Tensor]
+
+    @property
+    def target(self) -> torch.Tensor:
+        """The only target."""
+        (only,) = self.targets.values()
+        return only
+
+    def through(self, model: nn.Module) -> torch.Tensor:
+        """What the model makes of the inputs: of the only one, or of all as a dictionary."""
+        inputs = self.inputs
+        out = model(next(iter(inputs.values())) if len(inputs) == 1 else dict(inputs))
+        if not isinstance(out, torch.Tensor):
+            raise HpcTrainError(
+                f"this task needs a model that returns one tensor (returned: {type(out).__name__})",
+                hint="write a task of your own: task.name = 'my_package.module:Class'",
+            )
+        return out
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a phase says of a batch of n samples.
+
+    Attributes:
+        values: loss of each sample, shape (n,).
+        weights: weight of each sample, shape (n,), >= 0; None for 1 each. A sample of sequences
+            that counts tokens has the number of its tokens.
+        sums: metrics as sums of weight times value over the samples, each a scalar; they are
+            reported divided by the sum of weights.
+    """
+
+    values: torch.Tensor
+    weights: torch.Tensor | None = None
+    sums: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Phase(Protocol):
+    """One player of a task: which parameters it trains, and for which losses."""
+
+    name: str
+
+    def parameters(self, model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+        """The named parameters that this phase trains."""
+
+    def losses(self, model: nn.Module, batch: TensorBatch) -> Losses:
+        """Per-sample losses, weights and metric sums."""
+
+
+class Task(Protocol):
+    """What is learned.
+
+    Attributes:
+        phases: run one after another on each batch; the first one's losses are the evaluation's.
+        metrics: names of the metric sums that the losses hold, the same for every batch.
+    """
+
+    phases: Sequence[Phase]
+    metrics: Sequence[str]
+
+
+class Supervised:
+    """A task with one phase that trains all parameters; subclasses give `losses`."""
+
+    name = "supervised"
+    metrics: Sequence[str] = ()
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """Itself, the only phase."""
+        return [self]
+
+    def parameters(self, model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+        """All parameters."""
+        return model.named_parameters()
+
+    def losses(self, model: nn.Module, batch: TensorBatch) -> Losses:
+        """Per-sample losses, weights and metric sums."""
+        raise TypeError(f"{type(self).__name__} must define losses(model, batch)")
+
+
+def check_losses(losses: Losses, size: int) -> None:
+    """Check the shapes that the contract asks for.
+
+    Raises:
+        HpcTrainError: if losses or weights are not of shape (size,).
+    """
+    for what, tensor in (("losses", losses.values), ("weights", losses.weights)):
+        if tensor is not None and tensor.shape != (size,):
+            raise HpcTrainError(
+                f"{what} of a task must have shape ({size},), one entry per sample "
+                f"(shape: {tuple(tensor.shape)})",
+                hint="use reduction='none', and average over all axes but the first",
+            )
