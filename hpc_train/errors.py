@@ -19,9 +19,15 @@ EXIT_INTERRUPTED = 130
 
 
 class HpcTrainError(Exception):
-    """A run that failed for a reason that its user can understand and mend."""
+    """A run that failed for a reason that its user can understand and mend.
+
+    Attributes:
+        exit_code: what the command line leaves with.
+        agreed: whether every rank raises it at the same point, so that all can leave together.
+    """
 
     exit_code = EXIT_FAILED
+    agreed = False
 
     def __init__(self, message: str, *, hint: str | None = None, where: str | None = None) -> None:
         super().__init__(message)

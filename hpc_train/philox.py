@@ -16,42 +16,41 @@ The order of training depends on these bits: the golden values in the tests may 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-_M0 = np.uint64(0xD2511F53)
-_M1 = np.uint64(0xCD9E8D57)
-_W0 = 0x9E3779B9
-_W1 = 0xBB67AE85
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_LOW = 0xFFFFFFFF
 _ROUNDS = 10
 
 Words = NDArray[np.uint64]  # 32-bit words held in 64 bits, so that products do not overflow
+Word = TypeVar("Word", int, Words)
 
 
-def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> Words:
-    """Random 32-bit words for each counter.
-
-    Args:
-        counter: four arrays of 32-bit words that broadcast against each other, shape S.
-        key: two 32-bit words.
-
-    Returns:
-        Words of shape (*S, 4), each in [0, 2^32).
-    """
+def rounds(
+    counter: tuple[Word, Word, Word, Word], key: tuple[int, int]
+) -> tuple[Word, Word, Word, Word]:
+    """The four random words of a counter: of one as integers, of many as broadcasting arrays."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
         product0 = c0 * _M0
         product1 = c2 * _M1
-        c0 = (product1 >> _HALF) ^ c1 ^ np.uint64(k0)
+        c0 = (product1 >> 32) ^ c1 ^ k0
         c1 = product1 & _LOW
-        c2 = (product0 >> _HALF) ^ c3 ^ np.uint64(k1)
+        c2 = (product0 >> 32) ^ c3 ^ k1
         c3 = product0 & _LOW
-        k0 = (k0 + _W0) & 0xFFFFFFFF
-        k1 = (k1 + _W1) & 0xFFFFFFFF
-    return np.stack(np.broadcast_arrays(c0, c1, c2, c3), axis=-1)
+        k0 = (k0 + _W0) & _LOW
+        k1 = (k1 + _W1) & _LOW
+    return c0, c1, c2, c3
+
+
+def key_of(seed: int) -> tuple[int, int]:
+    """The key words of a 64-bit seed."""
+    return seed & _LOW, (seed >> 32) & _LOW
 
 
 def bits(seed: int, stream: int, high: int, count: int, *, start: int = 0) -> NDArray[np.uint32]:
@@ -64,13 +63,9 @@ def bits(seed: int, stream: int, high: int, count: int, *, start: int = 0) -> ND
         count: number of words.
         start: first counter, in units of four words, 64 bits (counter words 0 and 1).
     """
-    blocks = -(-count // 4)
-    index = np.arange(start, start + blocks, dtype=np.uint64)
-    words = philox4x32(
-        (index & _LOW, index >> _HALF, np.uint64(high), np.uint64(stream)),  # type: ignore[arg-type]
-        (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF),
-    )
-    return words.reshape(-1)[:count].astype(np.uint32)
+    index = np.arange(start, start + -(-count // 4), dtype=np.uint64)
+    counter = (index & _LOW, index >> 32, np.full_like(index, high), np.full_like(index, stream))
+    return np.stack(rounds(counter, key_of(seed)), axis=-1).reshape(-1)[:count].astype(np.uint32)
 
 
 def derive(seed: int, stream: int, *path: int) -> int:
@@ -81,8 +76,6 @@ def derive(seed: int, stream: int, *path: int) -> int:
     """
     state = seed & 0xFFFFFFFFFFFFFFFF
     for element in (len(path), *path):
-        low, high = element & 0xFFFFFFFF, (element >> 32) & 0xFFFFFFFF
-        counter = tuple(np.asarray(word, np.uint64) for word in (low, high, 0, stream))
-        word = philox4x32(counter, (state & 0xFFFFFFFF, state >> 32))  # type: ignore[arg-type]
-        state = int(word[0]) | int(word[1]) << 32
+        low, high, _, _ = rounds((element & _LOW, element >> 32 & _LOW, 0, stream), key_of(state))
+        state = low | high << 32
     return state & 0x7FFFFFFFFFFFFFFF

@@ -48,8 +48,11 @@ class Reader:
         self.bytes_read = 0
 
     def buffers(self, size: int) -> Arrays:
-        """Empty arrays for `size` samples, of shape (size, *field shape)."""
-        return {name: np.empty((size, *f.shape), f.dtype) for name, f in self._fields.items()}
+        """Empty arrays for `size` samples, of shape (size, *field shape), in native byte order."""
+        return {
+            name: np.empty((size, *info.shape), np.dtype(info.dtype).newbyteorder("="))
+            for name, info in self._fields.items()
+        }
 
     def read(self, ids: Ids, into: Arrays) -> None:
         """Gather the samples `ids` (n,) into the first n rows of each array of `into`."""

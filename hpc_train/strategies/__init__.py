@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from torch import nn
+
 from hpc_train.comm import Comm
 from hpc_train.errors import UsageError, unknown
 from hpc_train.plan import Batch, Plan, Work
@@ -47,7 +49,7 @@ class Strategy(Protocol):
 
 
 # name -> builder
-STRATEGIES: dict[str, Callable[[Comm, Sequence[Learner], Layout, Plan, str], Strategy]] = {
+STRATEGIES: dict[str, Callable[[Comm, nn.Module, Sequence[Learner], Layout, Plan, str], Strategy]] = {
     "allreduce": AllReduce
 }
 
@@ -55,6 +57,7 @@ STRATEGIES: dict[str, Callable[[Comm, Sequence[Learner], Layout, Plan, str], Str
 def make_strategy(
     name: str,
     comm: Comm,
+    model: nn.Module,
     learners: Sequence[Learner],
     layout: Layout,
     plan: Plan,
@@ -63,4 +66,4 @@ def make_strategy(
     """The strategy called `name`."""
     if name not in STRATEGIES:
         raise UsageError(unknown("strategy", name, STRATEGIES))
-    return STRATEGIES[name](comm, learners, layout, plan, collective)
+    return STRATEGIES[name](comm, model, learners, layout, plan, collective)

@@ -14,10 +14,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from hpc_train.comm import Comm, prepare
 from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.record import phase
+from hpc_train.strategies.buffers import merge_buffers
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.tally import Layout, Tally, Total
 
@@ -47,12 +50,15 @@ class AllReduce:
     def __init__(
         self,
         comm: Comm,
+        model: nn.Module,
         learners: Sequence[Learner],
         layout: Layout,
         plan: Plan,
         collective: str,
     ) -> None:
         self.plan = plan
+        self._model = model
+        self._samples = 0
         self._comm = comm
         self._layout = layout
         self._learners = learners
@@ -77,8 +83,7 @@ class AllReduce:
         """
         if "failed" in tally.flags:
             learner.zero()
-        else:
-            learner.gather()
+        self._samples += tally.samples
         reductions = self._reductions[learner.name]
         with phase("communication", operation="reduce"):
             for reduction in reductions:
@@ -96,11 +101,13 @@ class AllReduce:
         return Outcome(total, updated=finite, norm=norm, finite=finite)
 
     def settle(self) -> None:
-        """Check that all ranks hold equal weights; if they drifted apart, take rank 0's.
+        """Merge module buffers, and check that all ranks hold equal weights.
 
-        Replicas make the same updates from the same sums, so they differ only where their
-        processors round differently.
+        If weights drifted apart, rank 0's are taken, with a warning: replicas make the same
+        updates from the same sums, so they differ only where their processors round differently.
         """
+        merge_buffers(self._model, self._comm, self._samples)
+        self._samples = 0
         digests = [
             zlib.crc32(arena.data.cpu().numpy())
             for learner in self._learners

@@ -31,6 +31,7 @@ class Tally:
         flags: those of `FLAGS` that this rank raises.
         digest: hash of the samples that were delivered, in [0, 2^32).
         busy_seconds: what this rank computed in the step before, waiting excluded.
+        samples: how many samples this rank had; not summed.
     """
 
     weight: float = 0.0
@@ -39,6 +40,7 @@ class Tally:
     flags: set[str] = field(default_factory=set)
     digest: int = 0
     busy_seconds: float = 0.0
+    samples: int = 0
 
 
 @dataclass(frozen=True)

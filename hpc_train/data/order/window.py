@@ -113,7 +113,7 @@ class WindowOrder:
         """A random order of the rows of each block, shape (num_blocks, length)."""
         word = np.arange(-(-length // 4), dtype=np.uint64)[None, :]
         block = blocks.astype(np.uint64)[:, None]
-        counter = (word, block, np.uint64(epoch), np.uint64(ROWS))
-        key = (self._seed & 0xFFFFFFFF, (self._seed >> 32) & 0xFFFFFFFF)
-        words = philox.philox4x32(counter, key)  # type: ignore[arg-type]
+        word, block = np.broadcast_arrays(word, block)
+        counter = (word, block, np.full_like(word, epoch), np.full_like(word, ROWS))
+        words = np.stack(philox.rounds(counter, philox.key_of(self._seed)), axis=-1)
         return np.argsort(words.reshape(len(blocks), -1)[:, :length], axis=1, kind="stable")

@@ -1,0 +1,64 @@
+"""`metrics.jsonl`: one JSON document a line, for every step, evaluation and event."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from hpc_train.observe.sink import Record, Start
+
+_FLUSH_SECONDS = 1.0
+
+
+class MetricsFile:
+    """Appends records to a file; what is beyond the step of a resumed run is cut off first."""
+
+    def __init__(self, path: Path, after_batch: int) -> None:
+        self._path = path
+        if path.exists():
+            _cut(path, after_batch)
+        self._file = path.open("a", encoding="utf-8")
+        self._flushed = time.monotonic()
+
+    def start(self, start: Start) -> None:
+        """Nothing to write: the first step tells."""
+
+    def record(self, record: Record) -> None:
+        """Write `record`; numbers that are not finite become null, as JSON has none."""
+        self._file.write(json.dumps(_finite(record)) + "\n")
+        if record["kind"] != "step" or time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Have all of it reach the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return value
+
+
+def _cut(path: Path, batch: int) -> None:
+    """Keep the records of batches up to `batch`; a half-written last line is dropped."""
+    draft = path.with_suffix(".jsonl.tmp")
+    with path.open(encoding="utf-8") as old, draft.open("w", encoding="utf-8") as new:
+        for line in old:
+            try:
+                keep = line.endswith("\n") and json.loads(line)["batch"] <= batch
+            except (ValueError, KeyError, TypeError):
+                keep = False
+            if keep:
+                new.write(line)
+    draft.replace(path)

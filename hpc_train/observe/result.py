@@ -1,0 +1,95 @@
+"""`result.json`, `environment.json`: how a run ended, and under which circumstances."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("hpc-train", "torch", "numpy", "h5py", "mpi4py", "pydantic", "safetensors")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        status: "done", "preempted" (saved, wants to be requeued), or "failed".
+        exit_code: the exit code that goes with it.
+        step: updates that were made.
+        metrics: the last evaluation of each data set, such as {"test": {"accuracy": 0.98}}.
+        run_dir: where all of it lies.
+        seconds: wall time of training, evaluations and saves included.
+        samples_per_second: trained samples over the seconds of training steps.
+        ranks: one entry per rank: share, samples, seconds of computing and waiting.
+        error: the error's lines, if it failed.
+    """
+
+    status: str
+    exit_code: int
+    step: int
+    metrics: dict[str, dict[str, float]]
+    run_dir: str
+    seconds: float = 0.0
+    samples_per_second: float = 0.0
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+    error: list[str] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write `result.json` into `folder`, atomically."""
+        write_json(folder / "result.json", {"schema_version": SCHEMA_VERSION, **asdict(self)})
+
+
+def read_result(folder: Path) -> Result | None:
+    """The result of the run in `folder`; None if there is none that can be read."""
+    try:
+        document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        document.pop("schema_version")
+        return Result(**document)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a document to `path`, atomically."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, command line and git commit (if any) of this process."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "command": sys.argv,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None

@@ -1,0 +1,237 @@
+"""The one place that knows every class: from a configuration and connected ranks to all parts."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hpc_train.comm import Comm
+from hpc_train.config import Config
+from hpc_train.data import Dataset, Loader, make_order, share_dataset
+from hpc_train.errors import ConfigError, HpcTrainError
+from hpc_train.models import MODELS
+from hpc_train.optim import LearningRate
+from hpc_train.optim.optimizers import Settings
+from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
+from hpc_train.tasks import TASKS, Task
+from hpc_train.train.device import choose_device, set_threads
+from hpc_train.train.feed import Feed
+from hpc_train.train.names import call, find
+from hpc_train.train.seeds import seeded_weights
+from hpc_train.train.survey import Survey, needed_fields, survey
+from hpc_train.world import together
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass
+class Parts:
+    """All parts of a run, on one rank.
+
+    Attributes:
+        config: the configuration, with everything resolved that was left to "auto".
+        loaders: one per data set, by "train", "validation", "test".
+        learners: one per phase of the task, in their order.
+    """
+
+    config: Config
+    comm: Comm
+    survey: Survey
+    device: torch.device
+    threads: int
+    loaders: dict[str, Loader]
+    feed: Feed
+    model: nn.Module
+    task: Task
+    learners: list[Learner]
+    strategy: Strategy
+    rates: LearningRate
+
+    def close(self) -> None:
+        """Join all threads and close all files."""
+        for loader in self.loaders.values():
+            loader.close()
+
+
+def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
+    """Make every part of a run; whatever fails on one rank fails on all.
+
+    Args:
+        config: what was asked for.
+        comm: the ranks.
+        model: a network of the caller's own, in place of the one that the configuration names.
+
+    Raises:
+        RankError: on every rank.
+    """
+    datasets = open_datasets(config, comm)
+    plan = together(comm, lambda: survey(config, datasets, comm.world.size))
+    device = together(comm, lambda: choose_device(config.device.name, comm))
+    threads = set_threads(config.device.threads, comm)
+    if comm.world.is_coordinator:
+        for warning in plan.warnings:
+            logger.warning("%s", warning)
+    config = config.model_copy(
+        update={"data": config.data.model_copy(update={"shuffle_window": plan.window})}
+    )
+    feed = _feed(config, device)
+    task = together(comm, lambda: make_task(config))
+    network = together(comm, lambda: _make_model(config, plan, model, feed, datasets["train"]))
+    learners = together(comm, lambda: make_learners(config, task, network))
+    metrics = list(task.metrics)
+    strategy = make_strategy(
+        config.strategy.name,
+        comm,
+        network,
+        learners,
+        Layout(metrics, comm.world.size),
+        plan.plan,
+        config.comm.collective,
+    )
+    rates = LearningRate(
+        config.learning_rate.name,
+        plan.num_batches,
+        config.learning_rate.warmup_steps,
+        config.learning_rate.final_factor,
+    )
+    return Parts(
+        config=config,
+        comm=comm,
+        survey=plan,
+        device=device,
+        threads=threads,
+        loaders={kind: _loader(config, kind, data, plan) for kind, data in datasets.items()},
+        feed=feed,
+        model=network,
+        task=task,
+        learners=learners,
+        strategy=strategy,
+        rates=rates,
+    )
+
+
+def open_datasets(config: Config, comm: Comm) -> dict[str, Dataset]:
+    """The data sets that the configuration names, by what they are for."""
+    data = config.data
+    names = {"train": data.train, "validation": data.validation, "test": data.test}
+    fields = needed_fields(config)
+    return {
+        kind: share_dataset(comm, name, fields, data.block_rows)
+        for kind, name in names.items()
+        if name is not None
+    }
+
+
+def make_task(config: Config) -> Task:
+    """The task that the configuration names."""
+    section = config.task
+    task: Task = call("task", find("task", section.name, TASKS), section.arguments, {})
+    for what in ("phases", "metrics"):
+        if not hasattr(task, what):
+            raise ConfigError(
+                f'a task must have `{what}` ("{section.name}" has none)',
+                where="task.name",
+                hint="derive it from hpc_train.tasks.task.Supervised",
+            )
+    return task
+
+
+def make_model(config: Config, plan: Survey) -> nn.Module:
+    """The network that the configuration names, with the weights that belong to its seed."""
+    section = config.model
+    offered: dict[str, object] = {"input_shape": plan.input_shape}
+    if plan.num_outputs is not None:
+        offered["num_classes"] = plan.num_outputs
+    with seeded_weights(config.run.seed):
+        model = call("model", find("model", section.name, MODELS), section.arguments, offered)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f'a builder must return a torch.nn.Module ("{section.name}" returned '
+            f"{type(model).__name__})",
+            where="model.name",
+        )
+    return model
+
+
+def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]:
+    """Arenas and optimizer of each phase."""
+    section = config.optimizer
+    settings = Settings(
+        lr=section.lr,
+        momentum=section.momentum,
+        nesterov=section.nesterov,
+        betas=section.betas,
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+    )
+    learners = [
+        Learner(phase.name, phase.parameters(model), section.name, settings, section.clip_norm)
+        for phase in task.phases
+    ]
+    for learner in learners:
+        if not learner.arenas:
+            raise ConfigError(f"phase {learner.name} has no parameters to train")
+    return learners
+
+
+def _make_model(
+    config: Config, plan: Survey, model: nn.Module | None, feed: Feed, train: Dataset
+) -> nn.Module:
+    if model is None:
+        model = make_model(config, plan)
+    model = model.to(feed.device, feed.dtype)
+    _try_out(model, feed, train)
+    return model
+
+
+def _try_out(model: nn.Module, feed: Feed, train: Dataset) -> None:
+    """Run the model on one sample of zeros, so that shapes that do not fit are found at once."""
+    inputs = {}
+    for name in feed.inputs:
+        info = train.fields[name]
+        zeros = torch.zeros((1, *info.shape), dtype=feed.dtype, device=feed.device)
+        is_number = info.dtype.startswith("float") or feed.is_scaled(info.dtype)
+        inputs[name] = zeros if is_number else zeros.long()
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(next(iter(inputs.values())) if len(inputs) == 1 else inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shapes = ", ".join(f"{n} {tuple(t.shape[1:])} {t.dtype}" for n, t in inputs.items())
+        raise HpcTrainError(
+            f"the model cannot take the inputs ({shapes}): {str(error).splitlines()[0]}",
+            where="model.name",
+            hint="check data.inputs, data.scale, and the model's arguments",
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def _feed(config: Config, device: torch.device) -> Feed:
+    data = config.data
+    return Feed(
+        inputs=data.inputs,
+        targets=data.targets or [],
+        device=device,
+        dtype=DTYPES[config.precision.dtype],
+        scale=data.scale,
+        micro_batch_size=data.micro_batch_size,
+    )
+
+
+def _loader(config: Config, kind: str, dataset: Dataset, plan: Survey) -> Loader:
+    data = config.data
+    shuffle = data.shuffle if kind == "train" else "none"
+    return Loader(
+        dataset,
+        make_order(shuffle, dataset.blocks(), config.run.seed, plan.window),
+        needed_fields(config),
+        prefetch_batches=data.prefetch_batches,
+        cache_bytes=data.cache_bytes,
+    )

@@ -1,0 +1,86 @@
+"""Which device a rank computes on, and with how many threads."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from hpc_train.errors import SetupError
+from hpc_train.world import Group, World
+
+
+def visible_gpus() -> list[str]:
+    """The UUIDs of the GPUs that this process sees, in the order of their numbers."""
+    if not torch.cuda.is_available():
+        return []
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def gpu_number(world: World, gpus: Sequence[Sequence[str]]) -> int | None:
+    """The number of this rank's GPU among those that it sees; None if it sees none.
+
+    A rank's GPU is its position among the ranks of its node that see the same set of devices: so
+    it is right when all ranks see all GPUs of a node, and when each sees only its own. With more
+    ranks than GPUs, ranks share them in turn.
+
+    Args:
+        world: the ranks and their nodes.
+        gpus: the UUIDs that each rank sees, by rank.
+    """
+    mine = gpus[world.rank]
+    if not mine:
+        return None
+    peers = [r for r in world.local_ranks if set(gpus[r]) == set(mine)]
+    return peers.index(world.rank) % len(mine)
+
+
+def choose_device(name: str, group: Group) -> torch.device:
+    """This rank's device.
+
+    Args:
+        name: "cpu", "cuda", or "auto" for the rank's GPU where there is one.
+        group: the ranks, which tell each other what they see.
+
+    Raises:
+        SetupError: if GPUs are asked for and this rank sees none.
+    """
+    gpus = group.gather(visible_gpus() if name != "cpu" else [])
+    number = gpu_number(group.world, gpus)
+    if number is None:
+        if name == "cuda":
+            raise SetupError(
+                "device.name is cuda, and no GPU can be seen",
+                hint="ask for GPUs (sbatch --gpus-per-node), or set device.name=auto",
+            )
+        return torch.device("cpu")
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device
+
+
+def threads_of(rank: int, local_ranks: Sequence[int], cores: Sequence[Sequence[int]]) -> int:
+    """Threads for a rank: its part of the cores that it may run on, at least 1.
+
+    A core that k ranks of the node share counts 1/k for each of them.
+
+    Args:
+        rank: the rank.
+        local_ranks: the ranks of its node.
+        cores: the cores that each rank may run on, by rank.
+    """
+    sharers = Counter(core for r in local_ranks for core in cores[r])
+    return max(1, int(sum(1 / sharers[core] for core in cores[rank]) + 1e-9))
+
+
+def set_threads(threads: int | str, group: Group) -> int:
+    """Let torch use `threads` threads; "auto" follows OMP_NUM_THREADS, else the rank's cores."""
+    cores = group.gather(sorted(os.sched_getaffinity(0)))
+    if isinstance(threads, str):
+        told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        world = group.world
+        threads = int(told) if told.isdigit() else threads_of(world.rank, world.local_ranks, cores)
+    torch.set_num_threads(max(1, threads))
+    return torch.get_num_threads()

@@ -1,0 +1,48 @@
+"""Exact evaluation on any number of ranks: every sample once, sums in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hpc_train.data import Loader, Samples
+from hpc_train.plan import Batch, Work
+from hpc_train.strategies import Layout
+from hpc_train.train.build import Parts
+from hpc_train.train.step import measure
+from hpc_train.world import together
+
+_MOST = 1024  # samples of a part where no micro-batch size is set
+
+
+def evaluate(parts: Parts, kind: str) -> dict[str, float]:
+    """Mean loss and metrics of the first phase over a whole data set, the same on every rank.
+
+    Args:
+        parts: the run.
+        kind: which of its data sets, "validation" or "test".
+
+    Raises:
+        RankError: on every rank, if it fails on one.
+    """
+    world, loader = parts.comm.world, parts.loaders[kind]
+    total = loader.dataset.num_samples
+    start, stop = (total * rank // world.size for rank in (world.rank, world.rank + 1))
+    size = parts.config.data.micro_batch_size or min(_MOST, parts.config.data.batch_size)
+    phase = parts.task.phases[0]
+    tally = together(
+        parts.comm,
+        lambda: measure(parts.model, phase, parts.feed, _samples(loader, start, stop, size)),
+    )
+    layout = Layout(list(parts.task.metrics), world.size)
+    result = layout.unpack(parts.comm.sum(layout.pack(tally, world.rank, None)))
+    return {"loss": result.mean_loss, **result.means()}
+
+
+def _samples(loader: Loader, start: int, stop: int, size: int) -> Iterator[Samples]:
+    """Samples [start, stop) in the order of ids, `size` at a time."""
+    works = [
+        Work(Batch(number, 0, first, min(first + size, stop)), 0, min(size, stop - first))
+        for number, first in enumerate(range(start, stop, size))
+    ]
+    loader.follow(iter(works))
+    return map(loader.get, works)

@@ -1,0 +1,67 @@
+"""From arrays of samples to tensors on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpc_train.data import Samples
+from hpc_train.tasks import TensorBatch
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How fields become tensors.
+
+    Attributes:
+        inputs, targets: names of the fields.
+        device, dtype: where and in which numbers the model computes.
+        scale: factor on inputs; "auto" is 1/255 for uint8; "none" leaves integers integers.
+        micro_batch_size: most samples of a part; None for all at once.
+    """
+
+    inputs: Sequence[str]
+    targets: Sequence[str]
+    device: torch.device
+    dtype: torch.dtype
+    scale: float | str
+    micro_batch_size: int | None
+
+    def parts(self, samples: Samples) -> Iterator[tuple[int, TensorBatch]]:
+        """Micro-batches in order, each with the position at which it begins."""
+        size = self.micro_batch_size or max(1, len(samples.ids))
+        for start in range(0, len(samples.ids), size):
+            yield start, self.batch(samples, start, start + size)
+
+    def batch(self, samples: Samples, start: int, stop: int) -> TensorBatch:
+        """Samples [start, stop) on the device."""
+        arrays = samples.arrays
+        return TensorBatch(
+            {name: self._input(arrays[name][start:stop]) for name in self.inputs},
+            {name: self._target(arrays[name][start:stop]) for name in self.targets},
+        )
+
+    def is_scaled(self, dtype: str) -> bool:
+        """Whether inputs stored as `dtype` become floating-point numbers by a factor."""
+        return self.scale != "none" and (self.scale != "auto" or dtype == "uint8")
+
+    def _input(self, array: NDArray[np.generic]) -> torch.Tensor:
+        tensor = _tensor(array).to(self.device)
+        if not self.is_scaled(array.dtype.name):
+            return tensor.to(self.dtype if tensor.is_floating_point() else torch.int64)
+        return tensor.to(self.dtype) * (1 / 255 if self.scale == "auto" else float(self.scale))
+
+    def _target(self, array: NDArray[np.generic]) -> torch.Tensor:
+        tensor = _tensor(array).to(self.device)
+        return tensor.to(self.dtype if tensor.is_floating_point() else torch.int64)
+
+
+def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
+    """A tensor over the array; unsigned types that torch barely knows become int64."""
+    if array.dtype.kind == "u" and array.dtype != np.uint8:
+        return torch.from_numpy(array.astype(np.int64))
+    return torch.from_numpy(array)

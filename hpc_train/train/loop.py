@@ -1,0 +1,261 @@
+"""The loop: segments of batches, each a step; then all ranks look up, evaluate and save."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from hpc_train.checkpoint import Store
+from hpc_train.errors import CheckpointError, NonFiniteError
+from hpc_train.observe import Sink
+from hpc_train.plan import Course, Every, Plan, Segment, Work, segments
+from hpc_train.record import Stopwatch
+from hpc_train.strategies import Outcome, Tally
+from hpc_train.train import state
+from hpc_train.train.build import Parts
+from hpc_train.train.evaluation import evaluate
+from hpc_train.train.step import compute
+from hpc_train.train.stop import StopFlag
+from hpc_train.world import RankError, agree, on_coordinator
+
+logger = logging.getLogger(__name__)
+
+
+class Loop:
+    """Trains from a position of the course to its end; the same on every rank.
+
+    Args:
+        parts: the run.
+        store: where checkpoints go.
+        sinks: who hears of steps and evaluations; none but on rank 0.
+        stopwatch: times the phases of this rank.
+        stop: raised when the run shall save and leave.
+        course, batch, step: where it begins.
+        num_batches: where it ends.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        store: Store,
+        sinks: Sequence[Sink],
+        stopwatch: Stopwatch,
+        stop: StopFlag,
+        *,
+        course: Course,
+        batch: int,
+        step: int,
+        num_batches: int,
+    ) -> None:
+        self.parts = parts
+        self.batch = batch
+        self.step = step
+        self.metrics: dict[str, dict[str, float]] = {}
+        self.samples = 0
+        self.seconds = 0.0
+        size = parts.comm.world.size
+        self.busy_seconds = [0.0] * size
+        self.waiting_seconds = [0.0] * size
+        self._store = store
+        self._sinks = sinks
+        self._stopwatch = stopwatch
+        self._stop = stop
+        self._course = course
+        self._num_batches = num_batches
+        self._saved = batch if batch else -1
+        self._busy = 0.0
+        self._clean = True  # whether the weights are as they were before the present batch
+        self._foretold: Plan | None = None
+
+    def run(self) -> str:
+        """Train to the end; "done", or "preempted" if the run was asked to save and leave."""
+        config = self.parts.config
+        self.parts.model.train()
+        try:
+            for segment in segments(
+                self._course,
+                self.batch,
+                self._num_batches,
+                evaluate=Every.parse(config.run.evaluate),
+                save=Every.parse(config.checkpoint.every),
+            ):
+                if self._train(segment):
+                    self.parts.strategy.settle()
+                    self._save(final=True)
+                    return "preempted"
+                self._look_up(segment)
+        except (RankError, NonFiniteError) as error:
+            self._rescue(error)
+            raise
+        return "done"
+
+    def _foretell(self) -> None:
+        """Let the loader read ahead, as the present plan says, to the end of the run."""
+        self._foretold = self.parts.strategy.plan
+        batches = self._course.batches(self.batch, self._num_batches)
+        self.parts.loaders["train"].follow(self.parts.strategy.work(batches))
+
+    def _train(self, segment: Segment) -> bool:
+        """Train the batches of a segment; true if the run was asked to leave before its end."""
+        batches = self._course.batches(segment.start, segment.stop)
+        for work in self.parts.strategy.work(batches):
+            if self._foretold is not self.parts.strategy.plan:
+                self._foretell()
+            started = time.perf_counter()
+            outcomes = self._batch(work)
+            self.batch += 1
+            self._tell(work, outcomes, time.perf_counter() - started)
+            if any(o.total.flags["preempted"] or o.total.flags["stop"] for o in outcomes):
+                return True
+        return False
+
+    def _batch(self, work: Work) -> list[Outcome]:
+        """One global batch, all phases of the task; a rank that fails tells the others so."""
+        parts = self.parts
+        outcomes: list[Outcome] = []
+        samples = None
+        self._clean = True
+        for phase, learner in zip(parts.task.phases, parts.learners, strict=True):
+            learner.set_rate(parts.rates.factor(work.batch.number))
+            parts.strategy.begin(learner)
+            error: Exception | None = None
+            tally = Tally(flags={"failed"})
+            try:
+                samples = samples or parts.loaders["train"].get(work)
+                tally = compute(
+                    parts.model, phase, parts.feed, samples, work, parts.config.run.seed
+                )
+                learner.gather()
+                tally.digest = samples.digest
+            except Exception as raised:
+                error = raised
+            tally.busy_seconds, self._busy = self._busy, 0.0
+            if self._stop.is_set:
+                tally.flags.add("preempted")
+            outcome = parts.strategy.finish(learner, tally)
+            if outcome.total.flags["failed"]:
+                agree(parts.comm, error)
+            outcomes.append(outcome)
+            if not outcome.finite:
+                self._not_finite(work, outcome)
+            self._clean = False
+        self._clean = True
+        self.step += any(outcome.updated for outcome in outcomes)
+        return outcomes
+
+    def _not_finite(self, work: Work, outcome: Outcome) -> None:
+        """Stop or go on when loss or gradient are not finite; no rank has updated."""
+        what = "loss" if outcome.total.flags["non_finite"] else "gradient"
+        place = f"batch {work.batch.number} of epoch {work.batch.epoch}"
+        if self.parts.config.optimizer.non_finite == "skip":
+            self._record({"kind": "event", "event": "skipped", "text": ""}, work)
+            logger.warning("%s is not finite in %s: update skipped", what, place)
+            return
+        error = NonFiniteError(
+            f"{what} must be finite ({what} of {place}: {outcome.total.mean_loss})",
+            hint="lower optimizer.lr, set optimizer.clip_norm, "
+            'or set optimizer.non_finite = "skip"',
+        )
+        error.agreed = True
+        raise error
+
+    def _tell(self, work: Work, outcomes: list[Outcome], elapsed: float) -> None:
+        """Record a step."""
+        seconds = self._stopwatch.take()
+        self._busy = sum(seconds.get(name, 0.0) for name in ("data", "compute", "update"))
+        total = outcomes[0].total
+        slowest = max(total.busy_seconds)
+        for rank, busy in enumerate(total.busy_seconds):
+            self.busy_seconds[rank] += busy
+            self.waiting_seconds[rank] += slowest - busy
+        self.samples += work.batch.size
+        self.seconds += elapsed
+        self._record(
+            {
+                "kind": "step",
+                "step": self.step,
+                "loss": total.mean_loss,
+                "metrics": total.means(),
+                "lr": self.parts.learners[0].rate,
+                "grad_norm": outcomes[0].norm,
+                "samples_per_second": work.batch.size / elapsed,
+                "seconds": {name: round(value, 6) for name, value in seconds.items()},
+                "delivered": total.digest,
+                **{
+                    f"loss_{learner.name}": outcome.total.mean_loss
+                    for learner, outcome in zip(
+                        self.parts.learners[1:], outcomes[1:], strict=True
+                    )
+                },
+            },
+            work,
+        )
+
+    def _look_up(self, segment: Segment) -> None:
+        """At the end of a segment: equal weights, evaluation, checkpoint."""
+        self.parts.strategy.settle()
+        due = ["validation"] if segment.evaluate else []
+        if segment.last:
+            due.append("test")
+        for kind in due:
+            if kind in self.parts.loaders:
+                self._evaluate(kind)
+        if segment.save:
+            self._save(final=segment.last)
+        self._stopwatch.take()
+
+    def _evaluate(self, kind: str) -> None:
+        metrics = evaluate(self.parts, kind)
+        self.metrics[kind] = metrics
+        here = self._course.cursor(self.batch)
+        self._record(
+            {
+                "kind": "evaluation",
+                "data": kind,
+                "step": self.step,
+                "metrics": metrics,
+                "epoch": here.epoch + here.samples / self._course.num_samples,
+            }
+        )
+
+    def _save(self, *, final: bool) -> None:
+        """Save a checkpoint on rank 0; if that fails, warn, but fail the run on the last one."""
+        if self._saved == self.batch:
+            return
+        parts = self.parts
+        cursor = self._course.cursor(self.batch)
+
+        def save() -> None:
+            tensors = state.collect(parts)
+            self._store.save(
+                self.step, tensors, state.notes(parts, cursor, self.batch, self.step)
+            )
+
+        try:
+            on_coordinator(parts.comm, save)
+        except RankError as error:
+            if error.is_bug or final:
+                raise
+            logger.warning("%s; going on with the older ones", error.lines()[0])
+            self._record({"kind": "event", "event": "save failed", "text": ""})
+        else:
+            self._saved = self.batch
+
+    def _rescue(self, error: RankError | NonFiniteError) -> None:
+        """Before leaving with an error: save the state before the broken batch, if it is whole."""
+        if not self._clean or self.batch == 0:
+            return
+        with suppress(RankError, CheckpointError):
+            self.parts.strategy.settle()
+            self._save(final=True)
+
+    def _record(self, record: dict[str, object], work: Work | None = None) -> None:
+        """Tell all sinks, with the batch and epoch that it is about."""
+        record.setdefault("step", self.step)
+        record.setdefault("batch", self.batch)
+        if work is not None:
+            record.setdefault("epoch", work.batch.epoch)
+        for sink in self._sinks:
+            sink.record(record)

@@ -1,0 +1,105 @@
+"""What a checkpoint holds of a run, and how a run takes it up again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from hpc_train.checkpoint import Saved
+from hpc_train.config import digest
+from hpc_train.data import ORDER_VERSION
+from hpc_train.errors import CheckpointError, ConfigError
+from hpc_train.plan import Cursor
+from hpc_train.train.build import Parts
+
+MODEL = "model/"
+OPTIMIZER = "optimizer/"
+
+
+def collect(parts: Parts) -> dict[str, torch.Tensor]:
+    """All tensors of the run's state, by name; views, where possible."""
+    tensors = {
+        MODEL + name: tensor
+        for name, tensor in parts.model.state_dict().items()
+        if isinstance(tensor, torch.Tensor)
+    }
+    for learner in parts.learners:
+        for name, tensor in learner.state().items():
+            tensors[f"{OPTIMIZER}{learner.name}/{name}"] = tensor
+    return tensors
+
+
+def notes(parts: Parts, cursor: Cursor, batch: int, step: int) -> dict[str, Any]:
+    """What else belongs to the state, as JSON: no random state, since all of it is derived."""
+    return {
+        "cursor": {"epoch": cursor.epoch, "samples": cursor.samples},
+        "batch": batch,
+        "step": step,
+        "order": order_of(parts),
+        "batch_size": parts.config.data.batch_size,
+        "shares": list(parts.strategy.plan.counts),
+        "world": {"size": parts.comm.world.size, "nodes": list(parts.comm.world.nodes)},
+        "config_digest": digest(parts.config),
+    }
+
+
+def order_of(parts: Parts) -> dict[str, Any]:
+    """What the order of samples depends on."""
+    data = parts.config.data
+    return {
+        "version": ORDER_VERSION,
+        "shuffle": data.shuffle,
+        "window": data.shuffle_window,
+        "seed": parts.config.run.seed,
+        "num_samples": parts.survey.course.num_samples,
+    }
+
+
+def restore(parts: Parts, saved: Saved) -> tuple[Cursor, int, int]:
+    """Load the state of a checkpoint; gives cursor, batch and step to go on from.
+
+    Raises:
+        CheckpointError: if the tensors do not fit the model.
+        ConfigError: if the order would change in the middle of an epoch.
+    """
+    told = saved.manifest.notes
+    cursor = Cursor(told["cursor"]["epoch"], told["cursor"]["samples"])
+    now = order_of(parts)
+    changed = [key for key, value in now.items() if told["order"].get(key) != value]
+    if cursor.samples and changed:
+        raise ConfigError(
+            "the order of samples must not change in the middle of an epoch ("
+            + ", ".join(f"{key}: {told['order'].get(key)} -> {now[key]}" for key in changed)
+            + ")",
+            where=str(saved.path),
+            hint="resume with the settings and data of the run itself",
+        )
+    _load_model(parts, saved)
+    for learner in parts.learners:
+        prefix = f"{OPTIMIZER}{learner.name}/"
+        learner.load_state(
+            {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
+        )
+    return cursor, int(told["batch"]), int(told["step"])
+
+
+def _load_model(parts: Parts, saved: Saved) -> None:
+    own = {n: t for n, t in parts.model.state_dict().items() if isinstance(t, torch.Tensor)}
+    found = {n.removeprefix(MODEL): t for n, t in saved.tensors.items() if n.startswith(MODEL)}
+    problems = [f"missing {name}" for name in own.keys() - found.keys()]
+    problems += [f"unknown {name}" for name in found.keys() - own.keys()]
+    problems += [
+        f"{name} has shape {tuple(found[name].shape)}, the model {tuple(own[name].shape)}"
+        for name in own.keys() & found.keys()
+        if found[name].shape != own[name].shape
+    ]
+    if problems:
+        raise CheckpointError(
+            f"checkpoint does not fit the model: {', '.join(sorted(problems)[:5])}",
+            where=str(saved.path),
+            hint="resume with the [model] that the run was started with",
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(found[name])

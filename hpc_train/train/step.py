@@ -1,0 +1,78 @@
+"""One rank's part of a step: forward and backward over its micro-batches, and what they add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from hpc_train.data import Samples
+from hpc_train.plan import Work
+from hpc_train.record import phase
+from hpc_train.strategies import Tally
+from hpc_train.tasks import Losses, Phase
+from hpc_train.tasks.task import check_losses
+from hpc_train.train.feed import Feed
+from hpc_train.train.seeds import seed_micro_batch
+
+
+class Sums:
+    """Running sums of weights, losses and metrics, on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._samples = 0
+
+    def add(self, losses: Losses, size: int) -> torch.Tensor:
+        """Add a micro-batch of `size` samples; gives the sum of weight times loss."""
+        check_losses(losses, size)
+        values, weights = losses.values, losses.weights
+        total = values.sum() if weights is None else (values * weights).sum()
+        weight = values.new_tensor(float(size)) if weights is None else weights.sum()
+        for name, value in {"weight": weight, "loss": total, **losses.sums}.items():
+            value = value.detach().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._samples += size
+        return total
+
+    def tally(self) -> Tally:
+        """The sums as a tally; waits for the device."""
+        if not self._sums:
+            return Tally()
+        names = list(self._sums)
+        values = dict(zip(names, torch.stack(list(self._sums.values())).tolist(), strict=True))
+        tally = Tally(weight=values.pop("weight"), loss=values.pop("loss"), sums=values)
+        tally.samples = self._samples
+        if not math.isfinite(tally.loss):
+            tally.flags.add("non_finite")
+        return tally
+
+
+def compute(
+    model: nn.Module, task: Phase, feed: Feed, samples: Samples, work: Work, seed: int
+) -> Tally:
+    """Add the gradients of the sum of weight x loss over `samples`; what they add up to."""
+    sums = Sums()
+    with phase("compute", batch=work.batch.number):
+        for start, batch in feed.parts(samples):
+            seed_micro_batch(seed, work.batch.epoch, work.batch.number, work.start + start)
+            size = len(next(iter(batch.inputs.values())))
+            sums.add(task.losses(model, batch), size).backward()  # type: ignore[no-untyped-call]
+        return sums.tally()
+
+
+def measure(model: nn.Module, task: Phase, feed: Feed, samples: Iterator[Samples]) -> Tally:
+    """The sums of losses and metrics over `samples`, without gradients, in evaluation mode."""
+    sums = Sums()
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), phase("evaluate"):
+            for some in samples:
+                for _, batch in feed.parts(some):
+                    sums.add(task.losses(model, batch), len(next(iter(batch.inputs.values()))))
+            return sums.tally()
+    finally:
+        model.train(was_training)

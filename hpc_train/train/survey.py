@@ -1,0 +1,155 @@
+"""What a run will do, before anything starts: checks, course and plan, without MPI and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpc_train.config import Config
+from hpc_train.data import Dataset, auto_window
+from hpc_train.data.index import FieldInfo
+from hpc_train.errors import ConfigError, DataError
+from hpc_train.plan import Course, Plan
+from hpc_train.schedule import first_plan
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A run as it is planned.
+
+    Attributes:
+        course: its global batches.
+        num_batches: their number from beginning to end.
+        window: shuffle window in blocks.
+        plan: who gets how many samples.
+        input_shape: shape of the (first) input of one sample.
+        num_outputs: classes of the target, or its values per sample.
+        warnings: what is allowed and yet strange.
+    """
+
+    course: Course
+    num_batches: int
+    window: int
+    plan: Plan
+    input_shape: tuple[int, ...]
+    num_outputs: int | None
+    warnings: tuple[str, ...]
+
+
+def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> Survey:
+    """Plan a run and check what can be checked beforehand.
+
+    Args:
+        config: the resolved configuration.
+        datasets: "train", and "validation" and "test" if there are any.
+        num_ranks: ranks that will train.
+
+    Raises:
+        ConfigError, DataError: if the run cannot work.
+    """
+    train, data = datasets["train"], config.data
+    if num_ranks > train.num_samples:
+        raise ConfigError(
+            f"there must not be more ranks than samples (ranks: {num_ranks}, "
+            f"samples: {train.num_samples})",
+            where="data.train",
+            hint=f"start at most {train.num_samples} ranks",
+        )
+    _check_fields(config, datasets)
+    course = Course(train.num_samples, data.batch_size)
+    run = config.run
+    num_batches = run.steps if run.steps is not None else course.end_of(run.epochs or 1)
+    window = data.shuffle_window
+    if window == "auto":
+        window = auto_window(train.blocks(), data.batch_size, train.sample_bytes)
+    plan = first_plan(config.schedule.policy, data.batch_size, num_ranks, config.schedule.shares)
+    return Survey(
+        course=course,
+        num_batches=num_batches,
+        window=int(window),
+        plan=plan,
+        input_shape=train.fields[data.inputs[0]].shape,
+        num_outputs=_num_outputs(config, train),
+        warnings=tuple(_warnings(config, train, plan)),
+    )
+
+
+def needed_fields(config: Config) -> list[str]:
+    """The fields of a sample that the run reads."""
+    return list(dict.fromkeys([*config.data.inputs, *(config.data.targets or [])]))
+
+
+def _num_outputs(config: Config, train: Dataset) -> int | None:
+    if not config.data.targets:
+        return None
+    target = train.fields[config.data.targets[0]]
+    if config.task.name == "regression":
+        return max(1, target.sample_bytes // max(1, _item_bytes(target)))
+    return target.num_classes
+
+
+def _item_bytes(info: FieldInfo) -> int:
+    count = 1
+    for length in info.shape:
+        count *= length
+    return info.sample_bytes // max(1, count)
+
+
+def _check_fields(config: Config, datasets: Mapping[str, Dataset]) -> None:
+    """Fields agree between data sets, and labels are in range."""
+    train = datasets["train"]
+    if config.task.name in ("classification", "regression") and not config.data.targets:
+        raise ConfigError(
+            f"task {config.task.name} needs data.targets",
+            where="data.targets",
+            hint=f"name one of the fields: {', '.join(train.fields)}",
+        )
+    for kind, dataset in datasets.items():
+        for name in needed_fields(config):
+            here, there = dataset.fields[name], train.fields[name]
+            if here.shape != there.shape or here.dtype != there.dtype:
+                raise DataError(
+                    f"field {name} must be as in data.train, {there.dtype} {there.shape} "
+                    f"({here.dtype} {here.shape})",
+                    where=f"data.{kind}",
+                )
+    if config.task.name != "classification" or not config.data.targets:
+        return
+    stated = config.model.arguments.get("num_classes")
+    label = train.fields[config.data.targets[0]]
+    if label.shape != () or not label.dtype.startswith(("int", "uint")):
+        raise DataError(
+            f"labels of a classification must be integers, one per sample "
+            f"({config.data.targets[0]}: {label.dtype} {label.shape})",
+            where="data.targets",
+            hint='use task.name = "regression" for continuous targets',
+        )
+    bound = stated if isinstance(stated, int) else label.num_classes
+    for kind, dataset in datasets.items():
+        found = dataset.fields[config.data.targets[0]]
+        if found.low is None or found.high is None or bound is None:
+            continue
+        if found.low < 0 or found.high >= bound:
+            raise DataError(
+                f"label must lie in [0, {bound}) "
+                f"(labels found: {found.low} .. {found.high})",
+                where=f"data.{kind}, field {config.data.targets[0]}",
+                hint="set model.num_classes, or mend the labels",
+            )
+
+
+def _warnings(config: Config, train: Dataset, plan: Plan) -> list[str]:
+    found = []
+    data = config.data
+    idle = [str(rank) for rank, count in enumerate(plan.counts) if count == 0]
+    if idle:
+        found.append(
+            f"rank {', '.join(idle)} will train nothing: its share of a batch of "
+            f"{data.batch_size} samples is 0"
+        )
+    if data.batch_size > train.num_samples:
+        found.append(
+            f"data.batch_size is larger than the data set: every batch holds all "
+            f"{train.num_samples} samples"
+        )
+    return found

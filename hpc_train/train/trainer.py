@@ -1,0 +1,247 @@
+"""The trainer: what a script makes and fits, and what the command line makes of a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hpc_train import log
+from hpc_train.checkpoint import Saved, Store
+from hpc_train.comm import Comm, connect
+from hpc_train.comm.exits import abort_on_uncaught, exit_code
+from hpc_train.config import Config, load, to_toml
+from hpc_train.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError, HpcTrainError
+from hpc_train.observe import MetricsFile, Progress, Result, Sink, Start, environment
+from hpc_train.plan import Course
+from hpc_train.record import Stopwatch, listening
+from hpc_train.train import rundir, state
+from hpc_train.train.build import Parts, build
+from hpc_train.train.loop import Loop
+from hpc_train.train.stop import StopFlag
+from hpc_train.world import on_coordinator, together
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains a model as a configuration describes, on every rank of the job.
+
+    A script that makes one runs alone, or on many ranks under `mpirun python script.py`.
+
+    Args:
+        model: a network of the caller's own; None to build the one that `[model]` names.
+        config: a resolved configuration; None to make one from `sections`.
+        comm: connected ranks; None to connect all ranks of the job.
+        quiet: show no progress.
+        sections: the tables of a configuration, such as `data={"train": ..., "inputs": ...}`.
+
+    Attributes:
+        config: the resolved configuration.
+        model: the network, once `fit` has begun.
+
+    Raises:
+        ConfigError: if the configuration has mistakes; all of them are named.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        *,
+        config: Config | None = None,
+        comm: Comm | None = None,
+        quiet: bool = False,
+        **sections: Mapping[str, Any],
+    ) -> None:
+        if config is None:
+            if model is not None:
+                sections.setdefault("model", {"name": type(model).__name__})
+            config = load(None, sections=sections).config
+        elif sections:
+            raise ConfigError(f"either config or sections may be given (sections: {[*sections]})")
+        self.config = config
+        self.model = model
+        if comm is None:
+            comm = connect()
+            abort_on_uncaught(comm)
+        self._comm = comm
+        self._quiet = quiet
+
+    def fit(self, *, resume: str | Path | None = None) -> Result:
+        """Train to the end of the run.
+
+        Args:
+            resume: a run directory to go on with, from its newest valid checkpoint.
+
+        Returns:
+            How it ended: status, metrics of the last evaluations, run directory.
+
+        Raises:
+            HpcTrainError: if it failed; the state before the failure is saved where possible.
+        """
+        started = time.perf_counter()
+        comm = self._comm
+        folder = Path(on_coordinator(comm, lambda: str(self._run_dir(resume))))
+        config = self.config.model_copy(
+            update={"run": self.config.run.model_copy(update={"dir": str(folder)})}
+        )
+        facts = {"hosts": comm.gather(socket.gethostname()), "ranks": comm.world.size}
+        with ExitStack() as stack:
+            parts = build(config, comm, self.model)
+            stack.callback(parts.close)
+            self.model = parts.model
+            on_coordinator(
+                comm,
+                lambda: rundir.prepare(
+                    folder,
+                    to_toml(parts.config),
+                    {**environment(), **facts},
+                    resuming=resume is not None,
+                ),
+            )
+            handler = together(comm, lambda: self._log_file(folder))
+            stack.callback(log.close_file, handler)
+            stopwatch, stop = Stopwatch(), StopFlag()
+            stack.enter_context(stop.on_signal())
+            loop, sinks = self._loop(parts, folder, stopwatch, stop, resume is not None)
+            for sink in sinks:
+                stack.callback(sink.close)
+            try:
+                with listening(stopwatch):
+                    status = loop.run()
+            except Exception as error:
+                self._failed(error, folder, loop)
+                raise
+            result = self._result(status, folder, loop, time.perf_counter() - started)
+            on_coordinator(comm, lambda: result.write(folder))
+        return result
+
+    def _run_dir(self, resume: str | Path | None) -> Path:
+        return rundir.new_run_dir(self.config) if resume is None else Path(resume)
+
+    def _log_file(self, folder: Path) -> logging.Handler:
+        rank = self._comm.world.rank
+        return log.to_file(folder / "logs" / f"rank-{rank:04d}.log", rank)
+
+    def _loop(
+        self, parts: Parts, folder: Path, stopwatch: Stopwatch, stop: StopFlag, resuming: bool
+    ) -> tuple[Loop, list[Sink]]:
+        """The loop, from its beginning or from a checkpoint, and who listens to it."""
+        comm, config = parts.comm, parts.config
+        store = Store(folder / "checkpoints", config.checkpoint.keep_last)
+        course, batch, step = parts.survey.course, 0, 0
+        if resuming:
+            saved: Saved = together(comm, store.newest)
+            cursor, batch, step = together(comm, lambda: state.restore(parts, saved))
+            course = Course(course.num_samples, course.batch_size, cursor, batch)
+        epochs = config.run.epochs if config.run.steps is None else None
+        end = config.run.steps or course.end_of(epochs or 1)
+        if batch >= end:
+            raise _agreed(
+                ConfigError(
+                    f"the run is complete already ({batch} of {end} batches)",
+                    where=str(folder),
+                    hint=f"go on beyond it with {'run.epochs' if epochs else 'run.steps'}=N",
+                )
+            )
+        parts.rates = dataclasses.replace(parts.rates, num_batches=end)
+        start = Start(batch, end, epochs, _summary(parts, folder, batch))
+        sinks = self._sinks(folder, batch)
+        for sink in sinks:
+            sink.start(start)
+        loop = Loop(
+            parts,
+            store,
+            sinks,
+            stopwatch,
+            stop,
+            course=course,
+            batch=batch,
+            step=step,
+            num_batches=end,
+        )
+        return loop, sinks
+
+    def _sinks(self, folder: Path, batch: int) -> list[Sink]:
+        if not self._comm.world.is_coordinator:
+            return []
+        sinks: list[Sink] = [MetricsFile(folder / "metrics.jsonl", batch)]
+        return sinks if self._quiet else [*sinks, Progress()]
+
+    def _result(self, status: str, folder: Path, loop: Loop, seconds: float) -> Result:
+        counts = loop.parts.strategy.plan.counts
+        return Result(
+            status=status,
+            exit_code=EXIT_DONE if status == "done" else EXIT_REQUEUE,
+            step=loop.step,
+            metrics=loop.metrics,
+            run_dir=str(folder),
+            seconds=seconds,
+            samples_per_second=loop.samples / loop.seconds if loop.seconds else 0.0,
+            ranks=_rank_rows(loop, counts),
+        )
+
+    def _failed(self, error: Exception, folder: Path, loop: Loop) -> None:
+        """Leave a result that says so; the error itself matters more than this file."""
+        if not self._comm.world.is_coordinator:
+            return
+        lines = error.lines() if isinstance(error, HpcTrainError) else [repr(error)]
+        result = Result(
+            "failed", exit_code(error), loop.step, loop.metrics, str(folder), error=lines
+        )
+        try:
+            result.write(folder)
+        except OSError as other:
+            logger.warning("cannot write result.json: %s", other.strerror)
+
+
+def _rank_rows(loop: Loop, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Per rank: share, trained samples a second of computing, seconds computing and waiting."""
+    total = sum(counts)
+    rows = []
+    for rank, count in enumerate(counts):
+        busy = loop.busy_seconds[rank]
+        samples = loop.samples * count / total
+        rows.append(
+            {
+                "rank": rank,
+                "share": count / total,
+                "samples_per_second": samples / busy if busy else 0.0,
+                "busy_seconds": busy,
+                "waiting_seconds": loop.waiting_seconds[rank],
+            }
+        )
+    return rows
+
+
+def _summary(parts: Parts, folder: Path, batch: int) -> tuple[str, ...]:
+    """What people want to know at the beginning."""
+    world, config = parts.comm.world, parts.config
+    weights = sum(arena.data.numel() for learner in parts.learners for arena in learner.arenas)
+    samples = parts.survey.course.num_samples
+    nodes = "" if world.num_nodes == 1 else f" on {world.num_nodes} nodes"
+    ranks = f"{world.size} rank" + ("s" if world.size > 1 else "")
+    lines = [
+        f"run        {folder}",
+        f"ranks      {ranks}{nodes}, {parts.device.type}, {parts.threads} thread"
+        f"{'s' if parts.threads > 1 else ''} each",
+        f"data       {samples:,} samples, global batch {config.data.batch_size}, "
+        f"{parts.survey.course.per_epoch:,} batches an epoch",
+        f"model      {config.model.name}, {weights:,} weights, {config.optimizer.name}",
+    ]
+    if batch:
+        lines.append(f"resumed    at batch {batch:,}")
+    return tuple(lines)
+
+
+def _agreed(error: HpcTrainError) -> HpcTrainError:
+    """The same error, marked as one that every rank raises here."""
+    error.agreed = True
+    return error
