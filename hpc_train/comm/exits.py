@@ -65,9 +65,7 @@ def abort_on_uncaught(comm: Comm) -> None:
     """
     before = sys.excepthook
 
-    def hook(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, HpcTrainError | KeyboardInterrupt):
             code = leave(comm, error)
             sys.stdout.flush()

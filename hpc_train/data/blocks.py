@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,4 +113,4 @@ def _cut(extent: Extent, first: int, stop: int, offset: int) -> list[tuple[int, 
         return []
     grid = range((first // extent.block_rows + 1) * extent.block_rows, stop, extent.block_rows)
     edges = [first, *grid, stop]
-    return [(a + offset, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(a + offset, b - a) for a, b in pairwise(edges)]

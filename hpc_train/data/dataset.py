@@ -1,9 +1,9 @@
 """Data sets as users name them: a folder, an HDF5 file, several, or what ships with the package.
 
-    digits/train            a folder with an index
-    images.h5               any HDF5 file, or a folder or a pattern of such files
-    builtin:digits/train    a data set that ships with the package
-    PATH[1000:2000]         samples 1000 .. 1999 of PATH, either end may be left out
+digits/train            a folder with an index
+images.h5               any HDF5 file, or a folder or a pattern of such files
+builtin:digits/train    a data set that ships with the package
+PATH[1000:2000]         samples 1000 .. 1999 of PATH, either end may be left out
 """
 
 from __future__ import annotations

@@ -60,9 +60,7 @@ class Reader:
         shard, row = self._shard[extent], ids + self._shift[extent]
         number = row // self._rows[extent]
         by_block = np.lexsort((number, shard))
-        change = np.flatnonzero(
-            (np.diff(shard[by_block]) != 0) | (np.diff(number[by_block]) != 0)
-        )
+        change = np.flatnonzero((np.diff(shard[by_block]) != 0) | (np.diff(number[by_block]) != 0))
         for places in np.split(by_block, change + 1):
             if places.size == 0:
                 continue

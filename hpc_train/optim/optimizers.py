@@ -68,9 +68,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Settings], torch.optim.Optimizer]] =
 }
 
 
-def make_optimizer(
-    name: str, parameters: Parameters, settings: Settings
-) -> torch.optim.Optimizer:
+def make_optimizer(name: str, parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
     """The optimizer called `name` over `parameters`, which may be flat arenas.
 
     All of them are element-wise, so it makes no difference where one weight ends.

@@ -49,9 +49,9 @@ class Strategy(Protocol):
 
 
 # name -> builder
-STRATEGIES: dict[str, Callable[[Comm, nn.Module, Sequence[Learner], Layout, Plan, str], Strategy]] = {
-    "allreduce": AllReduce
-}
+STRATEGIES: dict[
+    str, Callable[[Comm, nn.Module, Sequence[Learner], Layout, Plan, str], Strategy]
+] = {"allreduce": AllReduce}
 
 
 def make_strategy(

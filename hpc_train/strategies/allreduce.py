@@ -1,9 +1,9 @@
 """Synchronous training: gradients are summed over all ranks, every rank makes the same update.
 
-    1 backward     each rank: gradients of the sum of weight x loss over its samples
-    2 reduce       the arenas are summed over all ranks
-    3 agree        the tally is summed: weights, losses, flags
-    4 update       the same on every rank, with the gradient divided by the sum of weights
+1 backward     each rank: gradients of the sum of weight x loss over its samples
+2 reduce       the arenas are summed over all ranks
+3 agree        the tally is summed: weights, losses, flags
+4 update       the same on every rank, with the gradient divided by the sum of weights
 """
 
 from __future__ import annotations

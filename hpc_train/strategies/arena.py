@@ -1,7 +1,7 @@
 """Arenas: parameters and gradients as views of flat buffers, which collectives read in place.
 
-    data   | weight 0      |..| bias 0 |....| weight 1            |      .. padding to 64 bytes
-    grad   | weight 0.grad |..| ...
+data   | weight 0      |..| bias 0 |....| weight 1            |      .. padding to 64 bytes
+grad   | weight 0.grad |..| ...
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import nn
 
 from hpc_train.optim import make_optimizer
 from hpc_train.optim.optimizers import Settings
-from hpc_train.strategies.arena import Arena, make_arenas
+from hpc_train.strategies.arena import make_arenas
 
 
 class Learner:
@@ -80,7 +80,9 @@ class Learner:
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Take over what `state` told; what it does not name stays as it is."""
         for arena in self.arenas:
-            kinds = {key.rsplit("/", 1)[1] for key in state if key.rsplit("/", 1)[0] in arena.places}
+            kinds = {
+                key.rsplit("/", 1)[1] for key in state if key.rsplit("/", 1)[0] in arena.places
+            }
             own = self.optimizer.state[arena.flat]
             for what in sorted(kinds):
                 for name, (_, shape) in arena.places.items():

@@ -47,8 +47,8 @@ class Tally:
 class Total:
     """The sum over all ranks.
 
-    `flags` counts the ranks that raised each flag, `busy_seconds` has one entry per rank,
-    `counts` is the plan that holds from the next batch on.
+    `flags` counts the ranks that raised each flag, `digest` is the sum modulo 2^32, whatever the
+    split, `busy_seconds` has one entry per rank, `counts` is the plan from the next batch on.
     """
 
     weight: float
@@ -103,7 +103,7 @@ class Layout:
             loss=float(vector[1]),
             sums={n: float(vector[2 + i]) for i, n in enumerate(self.metrics)},
             flags={n: int(c) for n, c in zip(FLAGS, flags, strict=True)},
-            digest=int(vector[self._digest]),
+            digest=int(vector[self._digest]) & 0xFFFFFFFF,
             busy_seconds=tuple(vector[self._seconds : self._plan].tolist()),
             counts=tuple(int(c) for c in vector[self._plan :]),
         )

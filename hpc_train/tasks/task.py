@@ -1,7 +1,7 @@
 """The contract of a task, small enough to write one's own in a few lines.
 
-    class Task:   phases = [Phase, ...]    in the order in which they are run on each batch
-    class Phase:  name, parameters(model), losses(model, batch) -> Losses
+class Task:   phases = [Phase, ...]    in the order in which they are run on each batch
+class Phase:  name, parameters(model), losses(model, batch) -> Losses
 """
 
 from __future__ import annotations

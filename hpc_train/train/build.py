@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from hpc_train.comm import Comm
 from hpc_train.config import Config
-from hpc_train.data import Dataset, Loader, make_order, share_dataset
+from hpc_train.data import Dataset, Loader, make_order, open_dataset, share_dataset
 from hpc_train.errors import ConfigError, HpcTrainError
 from hpc_train.models import MODELS
 from hpc_train.optim import LearningRate
@@ -19,7 +22,7 @@ from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import TASKS, Task
 from hpc_train.train.device import choose_device, set_threads
 from hpc_train.train.feed import Feed
-from hpc_train.train.names import call, find
+from hpc_train.train.names import bind, find
 from hpc_train.train.seeds import seeded_weights
 from hpc_train.train.survey import Survey, needed_fields, survey
 from hpc_train.world import together
@@ -117,20 +120,24 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
 
 def open_datasets(config: Config, comm: Comm) -> dict[str, Dataset]:
     """The data sets that the configuration names, by what they are for."""
-    data = config.data
-    names = {"train": data.train, "validation": data.validation, "test": data.test}
     fields = needed_fields(config)
     return {
-        kind: share_dataset(comm, name, fields, data.block_rows)
-        for kind, name in names.items()
-        if name is not None
+        kind: share_dataset(comm, name, fields, config.data.block_rows)
+        for kind, name in _dataset_names(config).items()
     }
+
+
+def _dataset_names(config: Config) -> dict[str, str]:
+    data = config.data
+    names = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {kind: name for kind, name in names.items() if name is not None}
 
 
 def make_task(config: Config) -> Task:
     """The task that the configuration names."""
     section = config.task
-    task: Task = call("task", find("task", section.name, TASKS), section.arguments, {})
+    kind = find("task", section.name, TASKS)
+    task: Task = kind(**bind("task", kind, section.arguments, {}))
     for what in ("phases", "metrics"):
         if not hasattr(task, what):
             raise ConfigError(
@@ -141,21 +148,51 @@ def make_task(config: Config) -> Task:
     return task
 
 
-def make_model(config: Config, plan: Survey) -> nn.Module:
-    """The network that the configuration names, with the weights that belong to its seed."""
+def bind_model(config: Config, plan: Survey) -> Callable[[], Any]:
+    """The builder of the network that the configuration names, with its arguments.
+
+    Raises:
+        ConfigError: if there is no such builder, or it does not take these arguments.
+    """
     section = config.model
     offered: dict[str, object] = {"input_shape": plan.input_shape}
     if plan.num_outputs is not None:
         offered["num_classes"] = plan.num_outputs
+    builder = find("model", section.name, MODELS)
+    return partial(builder, **bind("model", builder, section.arguments, offered))
+
+
+def make_model(config: Config, plan: Survey) -> nn.Module:
+    """The network that the configuration names, with the weights that belong to its seed."""
+    builder = bind_model(config, plan)
     with seeded_weights(config.run.seed):
-        model = call("model", find("model", section.name, MODELS), section.arguments, offered)
+        model = builder()
     if not isinstance(model, nn.Module):
         raise ConfigError(
-            f'a builder must return a torch.nn.Module ("{section.name}" returned '
+            f'a builder must return a torch.nn.Module ("{config.model.name}" returned '
             f"{type(model).__name__})",
             where="model.name",
         )
     return model
+
+
+def preflight(config: Config, num_ranks: int) -> Survey:
+    """Check all that can be checked without ranks: data, plan, task and model builder.
+
+    Raises:
+        HpcTrainError: for whatever would stop the run at its beginning.
+    """
+    fields = needed_fields(config)
+    datasets = {
+        kind: open_dataset(name, fields, config.data.block_rows)
+        for kind, name in _dataset_names(config).items()
+    }
+    plan = survey(config, datasets, num_ranks)
+    make_task(config)
+    if config.device.name == "cuda" and not torch.cuda.is_available():
+        logger.warning("device.name is cuda, and no GPU can be seen from here")
+    bind_model(config, plan)
+    return plan
 
 
 def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]:

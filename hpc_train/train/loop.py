@@ -185,9 +185,7 @@ class Loop:
                 "delivered": total.digest,
                 **{
                     f"loss_{learner.name}": outcome.total.mean_loss
-                    for learner, outcome in zip(
-                        self.parts.learners[1:], outcomes[1:], strict=True
-                    )
+                    for learner, outcome in zip(self.parts.learners[1:], outcomes[1:], strict=True)
                 },
             },
             work,
@@ -229,9 +227,7 @@ class Loop:
 
         def save() -> None:
             tensors = state.collect(parts)
-            self._store.save(
-                self.step, tensors, state.notes(parts, cursor, self.batch, self.step)
-            )
+            self._store.save(self.step, tensors, state.notes(parts, cursor, self.batch, self.step))
 
         try:
             on_coordinator(parts.comm, save)

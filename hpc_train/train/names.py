@@ -52,13 +52,13 @@ def find(section: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Ca
     return function
 
 
-def call(
+def bind(
     section: str,
     function: Callable[..., Any],
     arguments: Mapping[str, Any],
     offered: Mapping[str, Any],
-) -> Any:
-    """Call `function` with `arguments`, and with those of `offered` that it asks for.
+) -> dict[str, Any]:
+    """The keyword arguments to call `function` with: `arguments`, and what it wants of `offered`.
 
     Raises:
         ConfigError: naming every key that it does not take, and every one that it lacks.
@@ -84,7 +84,7 @@ def call(
             problems.append(ConfigError(f"{_title(function)} needs {section}.{name}"))
     if problems:
         raise ConfigError(problems[0].message, problems=problems)
-    return function(**given)
+    return given
 
 
 def _title(function: Callable[..., Any]) -> str:

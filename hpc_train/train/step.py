@@ -1,4 +1,4 @@
-"""One rank's part of a step: forward and backward over its micro-batches, and what they add up to."""
+"""One rank's part of a step: forward and backward over its micro-batches, and their sums."""
 
 from __future__ import annotations
 

@@ -131,8 +131,7 @@ def _check_fields(config: Config, datasets: Mapping[str, Dataset]) -> None:
             continue
         if found.low < 0 or found.high >= bound:
             raise DataError(
-                f"label must lie in [0, {bound}) "
-                f"(labels found: {found.low} .. {found.high})",
+                f"label must lie in [0, {bound}) (labels found: {found.low} .. {found.high})",
                 where=f"data.{kind}, field {config.data.targets[0]}",
                 hint="set model.num_classes, or mend the labels",
             )

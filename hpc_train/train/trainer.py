@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torch import nn
 
@@ -37,10 +37,11 @@ class Trainer:
     A script that makes one runs alone, or on many ranks under `mpirun python script.py`.
 
     Args:
-        model: a network of the caller's own; None to build the one that `[model]` names.
+        model: a network of the caller's own, or the table `[model]` of one to be built.
         config: a resolved configuration; None to make one from `sections`.
         comm: connected ranks; None to connect all ranks of the job.
         quiet: show no progress.
+        stream: where progress is shown; standard output by default.
         sections: the tables of a configuration, such as `data={"train": ..., "inputs": ...}`.
 
     Attributes:
@@ -53,26 +54,29 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module | None = None,
+        model: nn.Module | Mapping[str, Any] | None = None,
         *,
         config: Config | None = None,
         comm: Comm | None = None,
         quiet: bool = False,
+        stream: TextIO | None = None,
         **sections: Mapping[str, Any],
     ) -> None:
         if config is None:
             if model is not None:
-                sections.setdefault("model", {"name": type(model).__name__})
+                own = isinstance(model, nn.Module)
+                sections["model"] = {"name": type(model).__name__} if own else model
             config = load(None, sections=sections).config
         elif sections:
             raise ConfigError(f"either config or sections may be given (sections: {[*sections]})")
         self.config = config
-        self.model = model
+        self.model = model if isinstance(model, nn.Module) else None
         if comm is None:
             comm = connect()
             abort_on_uncaught(comm)
         self._comm = comm
         self._quiet = quiet
+        self._stream = stream
 
     def fit(self, *, resume: str | Path | None = None) -> Result:
         """Train to the end of the run.
@@ -173,7 +177,7 @@ class Trainer:
         if not self._comm.world.is_coordinator:
             return []
         sinks: list[Sink] = [MetricsFile(folder / "metrics.jsonl", batch)]
-        return sinks if self._quiet else [*sinks, Progress()]
+        return sinks if self._quiet else [*sinks, Progress(self._stream)]
 
     def _result(self, status: str, folder: Path, loop: Loop, seconds: float) -> Result:
         counts = loop.parts.strategy.plan.counts

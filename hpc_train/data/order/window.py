@@ -102,7 +102,7 @@ class WindowOrder:
         ids, keys, places = [], [], []
         for length in np.unique(rows):
             same = np.flatnonzero(rows == length)
-            ids.append((starts[same, None] + self._shuffled_rows(epoch, blocks[same], length)))
+            ids.append(starts[same, None] + self._shuffled_rows(epoch, blocks[same], length))
             keys.append((np.arange(length) + strata[same, None]) / length)
             places.append(np.broadcast_to(same[:, None].astype(np.int32), keys[-1].shape))
         place = np.concatenate([part.ravel() for part in places])

@@ -1,0 +1,92 @@
+"""Communication: sums, agreement on JSON, barriers with a deadline, on any number of ranks."""
+
+import numpy as np
+import pytest
+import torch
+
+from hpc_train.comm import COLLECTIVES, connect, prepare
+from tests.mpi.agree import agree, agree_raises
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture(scope="module")
+def comm():
+    return connect()
+
+
+@pytest.mark.parametrize("collective", sorted(COLLECTIVES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1, 2, 3, 1009, 2_500_003])
+def test_collectives_give_the_float64_sum_on_every_rank(comm, collective, dtype, size):
+    def values(rank):
+        generator = np.random.default_rng(rank)
+        return generator.standard_normal(size).astype(np.float32)
+
+    expected = sum(values(rank).astype(np.float64) for rank in range(comm.world.size))
+    buffer = torch.zeros(size, dtype=dtype)
+    operation = prepare(collective, comm, buffer)
+    for _ in range(2):
+        buffer.copy_(torch.from_numpy(values(comm.world.rank)))
+        operation.launch()
+        operation.finish()
+        agree(np.allclose(buffer.numpy(), expected, rtol=1e-6, atol=1e-5), buffer[:3])
+
+
+def test_gather_and_broadcast_carry_any_json(comm):
+    rank, size = comm.world.rank, comm.world.size
+    mine = {"rank": rank, "text": "é" * rank, "none": None, "list": [1.5, True, {}]}
+    everyone = comm.gather(mine)
+    agree([entry["rank"] for entry in everyone] == list(range(size)), everyone)
+    agree(everyone[rank] == mine)
+    for root in range(size):
+        agree(comm.broadcast({"from": rank}, root) == {"from": root})
+
+
+def test_spread_gives_the_bytes_of_the_root(comm):
+    array = np.full((3, 5), float(comm.world.rank))
+    comm.spread(array, comm.world.size - 1)
+    agree((array == comm.world.size - 1).all(), array)
+
+
+def test_the_world_is_what_mpi_says(comm):
+    agree(comm.world.size == len(comm.hosts))
+    agree(comm.world.num_nodes == len(set(comm.hosts)))
+    agree(comm.world.local_rank == comm.world.rank)
+
+
+def test_a_barrier_waits_for_all_and_not_for_ever(comm):
+    comm.barrier(30)
+    if comm.world.size == 1:
+        return
+    # a communicator of its own: the unfinished barrier must not meet later ones
+    from mpi4py import MPI
+
+    from hpc_train.comm import Comm
+
+    apart = Comm(MPI, MPI.COMM_WORLD)
+    if comm.world.rank == 0:
+        error = None
+        try:
+            apart.barrier(0.2)
+        except TimeoutError as raised:
+            error = raised
+        late = "not all ranks" in str(error)
+        comm.broadcast(late)
+    else:
+        late = comm.broadcast(None)
+        apart.communicators[0].Ibarrier().Test()
+    agree(late)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_an_error_of_one_rank_is_raised_on_all(comm):
+    from hpc_train.errors import DataError
+    from hpc_train.world import RankError, together
+
+    def fail_on_the_last():
+        if comm.world.rank == comm.world.size - 1:
+            raise DataError("broken shard")
+
+    error = agree_raises(RankError, lambda: together(comm, fail_on_the_last))
+    agree(error.lines()[0].startswith(f"rank {comm.world.size - 1} on "), error.lines())
