@@ -1,0 +1,187 @@
+"""`hpc-train run CONFIG`: train, as one of the ranks, or by starting them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpc_train import recipes
+from hpc_train.cli.report import dry_run_option, json_option, print_json
+from hpc_train.cli.table import result_lines
+from hpc_train.config import Loaded, load, to_toml
+from hpc_train.errors import EXIT_FAILED, SetupError, UsageError
+
+
+@click.command(name="run")
+@click.argument("config", required=False)
+@click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
+@click.option("-n", "--ranks", type=click.IntRange(min=1), help="Start that many ranks here.")
+@click.option(
+    "--resume",
+    metavar="[RUN|latest]",
+    is_flag=False,
+    flag_value="latest",
+    help="Go on with an earlier run, from its newest checkpoint.",
+)
+@dry_run_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    config: str | None,
+    overrides: tuple[str, ...],
+    ranks: int | None,
+    resume: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Train what CONFIG describes: a TOML file, or the name of a recipe.
+
+    Outside MPI, -n starts the ranks with the launcher that fits the MPI library. Under mpirun,
+    mpiexec or srun this is simply one of the ranks.
+
+    \b
+    hpc-train run digits-cnn -n 2
+    hpc-train run my.toml optimizer.lr=0.01 run.epochs=20
+    mpirun -n 4 hpc-train run my.toml
+    hpc-train run --resume latest -n 2
+    """
+    if config is not None and "=" in config and not Path(config).exists():
+        config, overrides = None, (config, *overrides)
+    request = resolve(config, overrides, resume)
+    if dry_run:
+        return show_plan(request, ranks or 1, as_json=as_json)
+    debug, verbose = (bool(ctx.find_root().params.get(name)) for name in ("debug", "verbose"))
+    if ranks is not None and not is_rank():
+        return launch(request, ranks, as_json=as_json, verbose=verbose)
+    return train(request, as_json=as_json, debug=debug)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What shall be trained.
+
+    Attributes:
+        source: the configuration file.
+        overrides: `key.sub=value` on top of it.
+        loaded: what both say.
+        earlier: the run directory to go on with; None for a new run.
+    """
+
+    source: Path
+    overrides: tuple[str, ...]
+    loaded: Loaded
+    earlier: Path | None = None
+
+
+def resolve(config: str | None, overrides: tuple[str, ...], resume: str | None) -> Request:
+    """The configuration that a command line means, and the run to go on with, if any."""
+    from hpc_train.train.rundir import find_run
+
+    source = recipes.find(config) if config is not None else None
+    if resume is None:
+        if source is None:
+            raise UsageError(
+                "a configuration is needed",
+                hint="hpc-train recipes lists examples, hpc-train config init writes a new one",
+            )
+        return Request(source, overrides, load(source, overrides))
+    name = load(source, overrides).config.run.name if source is not None else None
+    earlier = find_run(resume, name)
+    source = source or earlier / "config.toml"
+    return Request(source, overrides, load(source, overrides), earlier)
+
+
+def is_rank() -> bool:
+    """Whether a launcher started this process as one of its ranks."""
+    from hpc_train.launch.environment import under_launcher
+
+    return under_launcher(os.environ) is not None
+
+
+def train(request: Request, *, as_json: bool, debug: bool) -> int:
+    """Train as one of the ranks; gives the exit code, the same on all."""
+    from hpc_train.comm import connect
+    from hpc_train.comm.exits import leave
+    from hpc_train.launch.environment import separate_worlds
+    from hpc_train.train import Trainer
+
+    comm = connect()
+    try:
+        problem = separate_worlds(os.environ, comm.world.size)
+        if problem is not None:
+            raise problem.error()
+        trainer = Trainer(
+            config=request.loaded.config, comm=comm, stream=sys.stderr if as_json else None
+        )
+        result = trainer.fit(resume=request.earlier)
+    except BaseException as error:
+        return leave(comm, error, debug=debug)
+    if comm.world.is_coordinator:
+        if as_json:
+            print_json(vars(result))
+        else:
+            click.echo("\n".join(result_lines(result)))
+    comm.barrier()
+    return result.exit_code
+
+
+def launch(request: Request, ranks: int, *, as_json: bool, verbose: bool) -> int:
+    """Check everything, then start the ranks and watch over them; gives the run's exit code."""
+    from hpc_train.launch import start_ranks
+    from hpc_train.observe import read_result
+    from hpc_train.train.build import preflight
+    from hpc_train.train.rundir import new_run_dir
+
+    config = request.loaded.config
+    preflight(config, ranks)
+    folder = request.earlier or new_run_dir(config)
+    program = [sys.executable, "-m", "hpc_train", *(["-v"] if verbose else []), "run"]
+    program += [str(request.source), *request.overrides]
+    program += [f"--resume={folder}" if request.earlier else f"run.dir={folder}"]
+    program += ["--json"] if as_json else []
+    code = start_ranks(program, ranks)
+    result = read_result(folder)
+    if result is not None and result.status in ("done", "preempted", "failed"):
+        return code if code == 130 else result.exit_code
+    if code == 0:
+        raise SetupError(
+            "the launcher ended without a result of the run",
+            where=str(folder),
+            hint="look into the logs there, and at hpc-train doctor",
+        )
+    return code if 0 < code < 128 or code == 130 else EXIT_FAILED
+
+
+def show_plan(request: Request, ranks: int, *, as_json: bool) -> int:
+    """Print the resolved configuration and what a run would do."""
+    from hpc_train.train.build import preflight
+
+    loaded = request.loaded
+    plan = preflight(loaded.config, ranks)
+    facts: dict[str, Any] = {
+        "ranks": ranks,
+        "device": loaded.config.device.name,
+        "shares": list(plan.plan.counts),
+        "samples": plan.course.num_samples,
+        "batches_per_epoch": plan.course.per_epoch,
+        "steps": plan.num_batches,
+        "shuffle_window": plan.window,
+        "warnings": list(plan.warnings),
+    }
+    if as_json:
+        print_json({"config": loaded.config.model_dump(mode="json"), "plan": facts})
+        return 0
+    click.echo(to_toml(loaded.config, loaded.origins))
+    click.echo("# plan")
+    for name, value in facts.items():
+        if name != "warnings":
+            click.echo(f"# {name.replace('_', ' '):<18} {value}")
+    for warning in plan.warnings:
+        click.echo(f"# warning: {warning}")
+    return 0

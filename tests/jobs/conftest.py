@@ -1,0 +1,53 @@
+"""Stories share a small data set and configuration, and leave no process behind."""
+
+import numpy as np
+import pytest
+
+from hpc_train.data.writer import ShardWriter
+
+CONFIG = """\
+[run]
+name = "story"
+epochs = 3
+seed = 1
+
+[data]
+train = "{train}"
+test = "{train}[:40]"
+inputs = "x"
+targets = "label"
+batch_size = 16
+
+[model]
+name = "mlp"
+hidden = [16]
+activation = "tanh"
+
+[optimizer]
+name = "sgd"
+lr = 0.1
+momentum = 0.9
+
+[precision]
+dtype = "float64"
+"""
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory):
+    """A data set of 200 points in three clusters."""
+    folder = tmp_path_factory.mktemp("data") / "blobs"
+    random = np.random.default_rng(0)
+    label = np.arange(200) % 3
+    x = (random.standard_normal((200, 5)) + 2 * label[:, None]).astype(np.float32)
+    with ShardWriter(folder, chunk_rows=16) as writer:
+        writer.append({"x": x, "label": label})
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path, blobs):
+    """A configuration over `blobs`, in the test's own folder."""
+    path = tmp_path / "story.toml"
+    path.write_text(CONFIG.format(train=blobs))
+    return path
