@@ -1,0 +1,1 @@
+"""Measurements that users run: one package per subject, and the harness that all of them share."""
