@@ -57,7 +57,9 @@ def compute(
     sums = Sums()
     with phase("compute", batch=work.batch.number):
         for start, batch in feed.parts(samples):
-            seed_micro_batch(seed, work.batch.epoch, work.batch.number, work.start + start)
+            seed_micro_batch(
+                seed, work.batch.epoch, work.batch.number, work.start + start, feed.device
+            )
             size = len(next(iter(batch.inputs.values())))
             sums.add(task.losses(model, batch), size).backward()  # type: ignore[no-untyped-call]
         return sums.tally()
