@@ -94,6 +94,9 @@ def _main(arguments: list[str]) -> int:
         return errors.EXIT_INTERRUPTED
     except click.exceptions.Exit as leave:
         return leave.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return errors.EXIT_USAGE
     except click.ClickException as error:
         return _complain(_from_click(error))
     except errors.HpcTrainError as error:

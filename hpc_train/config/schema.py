@@ -6,9 +6,17 @@ The description of a field is what `hpc-train config init` writes as its comment
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from hpc_train.plan import Every
 
@@ -18,7 +26,18 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_PERIOD = r"^(never|[1-9][0-9]* (steps?|epochs?))$"
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def _run_name(value: Any) -> Any:
+    """Check that a name can be part of a folder's."""
+    if isinstance(value, str) and not re.fullmatch(_NAME, value):
+        raise ValueError(
+            "must begin with a letter or a digit, followed by letters, digits and any of . _ -"
+        )
+    return value
 
 
 def _names(value: Any) -> Any:
@@ -28,38 +47,67 @@ def _names(value: Any) -> Any:
 
 def _period(value: Any) -> Any:
     """Check that a period can be parsed."""
-    if isinstance(value, str):
-        Every.parse(value)
+    try:
+        Every.parse(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError('must be "N steps", "N epochs" (N >= 1) or "never"') from None
     return value
 
 
 def parse_bytes(value: Any) -> Any:
-    """The bytes that "256 MiB" names; anything but such a text is returned as it is."""
+    """The bytes that "256 MiB" names; anything but such a text is returned as it is.
+
+    Raises:
+        ValueError: if a text is not a size.
+    """
     if not isinstance(value, str):
         return value
-    number = value.rstrip("BiKMGTbkmgt ")
-    unit = value[len(number) :].strip().upper()
-    try:
-        return int(float(number) * _UNITS[unit])
-    except (ValueError, KeyError):
-        raise ValueError(f'a size must read like "256 MiB" (value: "{value}")') from None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)", value.strip())
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise ValueError('must be a number of bytes, or a size such as "256 MiB"')
+    return int(float(match[1]) * unit)
 
 
-Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_names)]
-Period = Annotated[str, BeforeValidator(_period)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
+# The JSON schema of what users write, where it differs from what the program gets: editors read
+# it, and complaints are made of it.
+RunName = Annotated[
+    str, BeforeValidator(_run_name), WithJsonSchema({"type": "string", "pattern": _NAME})
+]
+Names = Annotated[
+    list[str],
+    Field(min_length=1),
+    BeforeValidator(_names),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+Period = Annotated[
+    str, BeforeValidator(_period), WithJsonSchema({"type": "string", "pattern": _PERIOD})
+]
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    Field(ge=0),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
+]
 
 
 class Section(BaseModel):
     """A table of the configuration; keys that it does not know are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Open(BaseModel):
     """A table whose further keys are arguments, checked against the signature they go to."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -70,19 +118,25 @@ class Open(BaseModel):
 class Run(Section):
     """What the run is called, where it lies and how long it goes on."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run")
-    dir: str | None = Field(None, description="run directory; default: runs/<name>-<id>")
+    name: RunName = Field("run", description="begins the name of the run directory")
+    dir: str | None = Field(
+        None, examples=["runs/first"], description="run directory; default: runs/<name>-<time>-<id>"
+    )
     seed: NonNegativeInt = Field(0, lt=2**63, description="seed of order, weights and dropout")
-    epochs: PositiveInt | None = Field(None, description="length in epochs (or set steps)")
-    steps: PositiveInt | None = Field(None, description="length in global batches (or set epochs)")
+    epochs: PositiveInt | None = Field(
+        None, examples=[10], description="length in epochs; default: 1, unless steps is set"
+    )
+    steps: PositiveInt | None = Field(
+        None, examples=[1000], description="length in global batches, in place of epochs"
+    )
     evaluate: Period = Field("1 epoch", description='"N steps", "N epochs" or "never"')
 
     @model_validator(mode="after")
     def _one_length(self) -> Run:
         if self.epochs is not None and self.steps is not None:
             raise ValueError(
-                f"only one of epochs and steps may be set (epochs: {self.epochs}, "
-                f"steps: {self.steps})"
+                f"only one of run.epochs and run.steps may be set (run.epochs: {self.epochs}, "
+                f"run.steps: {self.steps})"
             )
         if self.epochs is None and self.steps is None:
             self.epochs = 1
@@ -92,20 +146,26 @@ class Run(Section):
 class Data(Section):
     """Where samples come from and in which order and portions they are used."""
 
-    train: str = Field(
-        description="data set folder, HDF5 file, or builtin:NAME; PATH[a:b] takes samples a..b-1"
+    train: str = Field(description="folder, HDF5 file or builtin:NAME; NAME[a:b]: samples a .. b-1")
+    validation: str | None = Field(
+        None, examples=["validation.h5"], description="evaluated every run.evaluate"
     )
-    validation: str | None = Field(None, description="evaluated every run.evaluate")
-    test: str | None = Field(None, description="evaluated once, at the end")
+    test: str | None = Field(
+        None, examples=["builtin:digits/test"], description="evaluated once, at the end"
+    )
     inputs: Names = Field(description="dataset (or several) that the model gets")
-    targets: Names | None = Field(None, description="dataset (or several) that it shall predict")
+    targets: Names | None = Field(
+        None, examples=["label"], description="dataset (or several) that it shall predict"
+    )
     batch_size: PositiveInt = Field(64, description="samples of a global batch, over all ranks")
     micro_batch_size: PositiveInt | None = Field(
-        None, description="most samples in the device at once; a larger share is accumulated"
+        None,
+        examples=[32],
+        description="most samples on the device at once; more are accumulated",
     )
     shuffle: Literal["full", "window", "none"] = Field(
         "window",
-        description="window: blocks permuted, samples mixed in windows; full: every sample; none",
+        description="window: mix windows of blocks; full: mix all samples; none",
     )
     shuffle_window: PositiveInt | Literal["auto"] = Field(
         "auto", description="blocks that are mixed with each other"
@@ -118,12 +178,14 @@ class Data(Section):
     )
     prefetch_batches: PositiveInt = Field(4, description="batches that are read ahead")
     cache_bytes: Bytes = Field(
-        256 * 2**20, description='blocks a rank keeps in memory, such as "256 MiB"'
+        256 * 2**20,
+        examples=["256 MiB"],
+        description="blocks that a rank keeps in memory",
     )
 
 
 class Model(Open):
-    """Which network; further keys are arguments of its builder."""
+    """Which network; further keys are arguments of its builder, such as hidden = 128."""
 
     name: str = Field(description="a built-in network, or my_package.module:function")
 
@@ -142,11 +204,15 @@ class Optimizer(Section):
     momentum: Fraction = Field(0.0, description="sgd: momentum")
     nesterov: bool = Field(False, description="sgd: Nesterov's momentum")
     betas: tuple[Fraction, Fraction] = Field(
-        (0.9, 0.999), description="adam, adamw: decay of the two moments"
+        (0.9, 0.999),
+        strict=False,  # TOML has lists, no tuples
+        description="adam, adamw: decay of the two moments",
     )
     eps: Positive = Field(1e-8, description="adam, adamw: added to the denominator")
     weight_decay: NonNegative = Field(0.0, description="L2 (sgd, adam) or decoupled (adamw)")
-    clip_norm: Positive | None = Field(None, description="largest global norm of the gradient")
+    clip_norm: Positive | None = Field(
+        None, examples=[1.0], description="largest global norm of the gradient; default: no limit"
+    )
     non_finite: Literal["stop", "skip"] = Field(
         "stop", description="what happens when the loss or the gradient is not finite"
     )
@@ -154,7 +220,9 @@ class Optimizer(Section):
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Optimizer:
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0 (momentum: 0.0)")
+            raise ValueError(
+                "optimizer.nesterov needs a momentum above 0 (optimizer.momentum: 0.0)"
+            )
         return self
 
 
@@ -179,7 +247,7 @@ class Schedule(Section):
 
     policy: Literal["static"] = Field("static", description="static: shares do not change")
     shares: list[NonNegative] | None = Field(
-        None, description="relative share of each rank; default: equal"
+        None, examples=[[2.0, 1.0]], description="relative share of each rank; default: equal"
     )
 
 
