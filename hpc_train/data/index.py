@@ -127,9 +127,9 @@ class Index:
             raise DataError(f"damaged index: {error!r}", where=where) from error
 
     @classmethod
-    def read(cls, folder: Path) -> Index:
+    def read(cls, folder: Path, name: str = NAME) -> Index:
         """The index of the data set in `folder`."""
-        path = folder / NAME
+        path = folder / name
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -138,15 +138,19 @@ class Index:
             raise DataError(f"damaged index: {error}", where=str(path)) from error
         return cls.from_json(document, str(path))
 
-    def write(self, folder: Path) -> None:
-        """Write `index.json` into `folder`, atomically."""
-        temporary = folder / f".{NAME}.{os.getpid()}.tmp"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(self.to_json(), file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / NAME)
+    def write(self, folder: Path, name: str = NAME) -> None:
+        """Write `index.json` (or `name`) into `folder`, atomically."""
+        temporary = folder / f".{name}.{os.getpid()}.tmp"
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(self.to_json(), file, indent=1)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(folder / name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _field_to_json(info: FieldInfo) -> dict[str, Any]:
