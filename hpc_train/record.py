@@ -43,7 +43,14 @@ class phase:  # noqa: N801 - reads as a statement
         self._detail = detail
 
     def __enter__(self) -> None:
-        self._leave = [hook(self._name, self._detail) for hook in _hooks]
+        self._leave: list[Leave] = []
+        try:
+            for hook in _hooks:
+                self._leave.append(hook(self._name, self._detail))
+        except BaseException:
+            # what was entered is left, as if the block itself had raised
+            self.__exit__(None, None, None)
+            raise
 
     def __exit__(
         self,
