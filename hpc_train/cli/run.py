@@ -52,7 +52,7 @@ def command(
     hpc-train run --resume latest -n 2
     """
     if config is not None and "=" in config and not Path(config).exists():
-        config, overrides = None, (config, *overrides)
+        overrides, config = (config, *overrides), None
     request = resolve(config, overrides, resume)
     if dry_run:
         return show_plan(request, ranks or 1, as_json=as_json)

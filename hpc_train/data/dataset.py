@@ -115,7 +115,7 @@ def open_dataset(name: str, fields: Sequence[str], block_rows: int) -> Dataset:
     if (path / NAME).is_file():
         root, index = path, Index.read(path)
     else:
-        root, index = path.parent if not path.is_dir() else path, None
+        root = path if path.is_dir() else path.parent
         index = cached_scan(path, fields, block_rows)
     start = int(found["start"] or 0) if found else 0
     stop = int(found["stop"] or index.num_samples) if found else index.num_samples
@@ -140,7 +140,14 @@ def share_dataset(group: Group, name: str, fields: Sequence[str], block_rows: in
 def _path(text: str) -> Path:
     """The path behind a name; `builtin:` stands for what ships with the package."""
     if not text.startswith("builtin:"):
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        if not path.exists() and not any(sign in text for sign in "*?["):
+            raise DataError(
+                "no such file or folder",
+                where=text,
+                hint=f"paths begin at {Path.cwd()}; `hpc-train data import` makes data sets",
+            )
+        return path
     path = BUILTIN / text.removeprefix("builtin:")
     if not (path / NAME).is_file():
         names = [str(p.parent.relative_to(BUILTIN)) for p in BUILTIN.rglob(NAME)]
