@@ -1,8 +1,16 @@
 """One test per bug that was found, opening with its story."""
 
+import time
+
+import numpy as np
 import pytest
 
+from hpc_train.data.loader import Loader
+from hpc_train.data.order import make_order
+from hpc_train.errors import DataError
+from hpc_train.plan import Course, Plan
 from hpc_train.record import Stopwatch, listening, phase
+from tests.data.files import make_dataset
 
 
 def test_a_hook_that_raises_leaves_the_hooks_entered_before_it():
@@ -19,8 +27,31 @@ def test_a_hook_that_raises_leaves_the_hooks_entered_before_it():
     def first(name, detail):
         return lambda: left.append(name)
 
-    with listening(first), listening(watch), listening(injection):
-        with pytest.raises(RuntimeError, match="injected"), phase("compute"):
-            pytest.fail("the phase must not begin")
-    assert left == ["compute"]
-    assert watch.take().keys() == {"compute"}
+    hooks = listening(first), listening(watch), listening(injection)
+    with hooks[0], hooks[1], hooks[2], pytest.raises(RuntimeError, match="injected"), phase("x"):
+        pytest.fail("the phase must not begin")
+    assert left == ["x"]
+    assert watch.take().keys() == {"x"}
+
+
+def test_a_read_error_does_not_lend_the_same_buffers_twice(tmp_path):
+    """After a batch that could not be read, two later batches shared one buffer.
+
+    The buffers of the batch before it were put back twice, so a reader that went on overwrote the
+    samples that the trainer was working on.
+    """
+    dataset = make_dataset(tmp_path, [8, 8])
+    course = Course(16, 4)
+    works = [Plan((4,)).work(batch, 0) for batch in course.batches(0, 4)]
+    order = make_order("none", dataset.blocks(), 0, 1)
+    with Loader(dataset, order, ["x"], cache_bytes=0) as loader:
+        loader.get(works[0])
+        dataset.path(1).rename(tmp_path / "away")
+        loader.follow(iter(works[3:]))
+        while loader._ahead._thread.is_alive():
+            time.sleep(0.001)
+        with pytest.raises(DataError):
+            loader.get(works[3])
+        first = loader.get(works[0])
+        second = loader.read(works[1])
+        assert not np.shares_memory(first.arrays["x"], second.arrays["x"])

@@ -93,6 +93,7 @@ class Loader:
         with phase("data", batch=work.batch.number):
             if self._lent is not None:
                 self._spare.append(self._lent)
+                self._lent = None
             samples = self._ahead.take(work) if self._ahead is not None else None
             samples = samples or self.read(work)
             self._lent = samples.arrays

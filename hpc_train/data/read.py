@@ -77,6 +77,7 @@ class Reader:
             file.close()
         self._files.clear()
         self._blocks.clear()
+        self._held_bytes = 0
 
     def _block(self, shard: int, number: int, rows: int) -> Arrays:
         key = (shard, number)
@@ -104,7 +105,9 @@ class Reader:
             file = self._file(shard, path)
             for name, array in block.items():
                 dataset = file[name]
-                if dataset.shape[1:] != array.shape[1:] or len(dataset) < stop:
+                if not isinstance(dataset, h5py.Dataset):
+                    raise ValueError("it is a group")
+                if dataset.shape[1:] != array.shape[1:] or dataset.shape[:1] < (stop,):
                     raise DataError(
                         f"dataset {name} must have shape (>={stop}, *{array.shape[1:]}) as its "
                         f"index says (shape: {dataset.shape})",
