@@ -34,7 +34,6 @@ class Job:
 
     Attributes:
         side: who trains, a name in `sides.SIDES`.
-        mode: "strong" or "weak".
         ranks: number of ranks, >= 1.
         batch_size: samples of a global batch.
         micro_batch_size: most samples that go through the network at once.
@@ -46,7 +45,6 @@ class Job:
     """
 
     side: str
-    mode: str
     ranks: int
     batch_size: int
     micro_batch_size: int
