@@ -31,7 +31,7 @@ if sys.argv[1] == "save":
 comm.Barrier()
 mapped = {line.split()[-1] for line in open("/proc/self/maps") if "/dev/shm/sm_" in line}
 (folder / "draft").mkdir(exist_ok=True)
-(folder / "draft" / str(os.getpid())).write_text("\n".join(mapped))
+(folder / "draft" / str(os.getpid())).write_text(" ".join(mapped))
 (folder / "draft" / str(os.getpid())).rename(folder / str(os.getpid()))
 if sys.argv[1] == "kill" and comm.rank == 1:
     while len(list(folder.iterdir())) <= comm.size:
@@ -75,7 +75,8 @@ class Job:
         self.folder, self.ranks = folder, ranks
         stop = time.monotonic() + 30
         while len(self.pids()) < ranks:
-            assert time.monotonic() < stop, self.end()
+            assert self.process.poll() is None, self.end()
+            assert time.monotonic() < stop, "the ranks do not begin"
             time.sleep(0.02)
 
     def pids(self):
