@@ -4,7 +4,9 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
+from hpc_train.checkpoint import Store
 from hpc_train.data.loader import Loader
 from hpc_train.data.order import make_order
 from hpc_train.errors import DataError
@@ -55,3 +57,22 @@ def test_a_read_error_does_not_lend_the_same_buffers_twice(tmp_path):
         first = loader.get(works[0])
         second = loader.read(works[1])
         assert not np.shares_memory(first.arrays["x"], second.arrays["x"])
+
+
+def test_the_only_valid_checkpoint_outlives_a_damaged_one_of_a_later_step(tmp_path):
+    """A run resumed from step 5, because step 10 was damaged, lost what it saved at step 6.
+
+    Keeping the newest set by number kept the damaged one, and removed both valid ones.
+    """
+    store = Store(tmp_path, keep_last=1)
+    store.save(10, {"a": torch.ones(1)}, {})
+    (store.path(10) / "manifest.json").unlink()
+    store.save(6, {"a": torch.zeros(1)}, {})
+    assert store.steps() == [6]
+    assert store.newest().manifest.step == 6
+
+
+def test_tensors_that_are_not_contiguous_can_be_saved(tmp_path):
+    """A model with a transposed buffer trained to its end and failed when it was saved."""
+    Store(tmp_path).save(1, {"a": torch.arange(6.0).view(2, 3).t()}, {})
+    assert Store(tmp_path).newest().tensors["a"].shape == (3, 2)

@@ -6,6 +6,8 @@
     checkpoints/step-00001200/               3 renamed, and the folder fsynced
 
 A set without a manifest, or whose parts differ from it, is not valid; the newest valid one wins.
+A set of the same step is moved to `step-00001200.old` before 3, and removed after it, so that one
+of the two is there at any moment.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 _PIECE = 2**22
+_OLD = ".old"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Store:
         try:
             draft.mkdir(parents=True)
             part = draft / "part-000.safetensors"
-            save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, part)
+            save_file({name: _copy(tensor) for name, tensor in tensors.items()}, part)
             _sync(part)
             document = {
                 "format": "hpc_train checkpoint",
@@ -95,9 +98,7 @@ class Store:
             manifest.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             _sync(manifest)
             _sync(draft)
-            if final.exists():  # of a run that was resumed before it; out of the way, then gone
-                final.rename(draft.with_suffix(".old"))
-            draft.rename(final)
+            _put(draft, final)
             _sync(self.folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(draft, ignore_errors=True)
@@ -106,16 +107,16 @@ class Store:
                 where=str(final),
                 hint="free space there, or choose another place with run.dir=PATH",
             ) from error
-        self._prune()
+        self._prune(step)
         return final
 
     def steps(self) -> list[int]:
         """The steps of all sets, ascending, valid or not."""
-        found = []
+        found = set()
         for path in self.folder.glob("step-*"):
-            number = path.name.removeprefix("step-")
+            number = path.name.removeprefix("step-").removesuffix(_OLD)
             if number.isdigit():
-                found.append(int(number))
+                found.add(int(number))
         return sorted(found)
 
     def newest(self) -> Saved:
@@ -124,9 +125,10 @@ class Store:
         Raises:
             CheckpointError: if there is no valid one.
         """
-        for step in reversed(self.steps()):
+        paths = [p for step in reversed(self.steps()) for p in _both(self.path(step))]
+        for path in filter(Path.exists, paths):
             try:
-                return self.load(self.path(step))
+                return self.load(path)
             except CheckpointError as error:
                 logger.warning("passing over a damaged checkpoint: %s", error.lines()[0])
         raise CheckpointError(
@@ -153,12 +155,44 @@ class Store:
                 raise CheckpointError(f"damaged: {error}", where=str(part)) from error
         return Saved(path, manifest, tensors)
 
-    def _prune(self) -> None:
-        """Remove all but the newest `keep_last` sets, and drafts that a killed run left."""
-        for step in self.steps()[: -self._keep_last]:
-            shutil.rmtree(self.path(step), ignore_errors=True)
+    def _prune(self, step: int) -> None:
+        """Remove all but the newest `keep_last` sets up to `step`, and what a killed run left.
+
+        Sets beyond `step` are damaged ones that a resumed run passed over.
+        """
+        steps = self.steps()
+        kept = [other for other in steps if other <= step][-self._keep_last :]
+        for other in steps:
+            current, old = _both(self.path(other))
+            for path in [old] if other in kept else [current, old]:
+                shutil.rmtree(path, ignore_errors=True)
         for draft in self.folder.glob(".tmp-step-*"):
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _both(path: Path) -> tuple[Path, Path]:
+    """A set, and where the earlier one of the same step lies while it is replaced."""
+    return path, path.with_name(path.name + _OLD)
+
+
+def _put(draft: Path, final: Path) -> None:
+    """Rename `draft` to `final`; an earlier set of that name is there until then."""
+    _, old = _both(final)
+    if not final.exists():
+        draft.rename(final)
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    final.rename(old)
+    try:
+        draft.rename(final)
+    except OSError:
+        old.rename(final)
+        raise
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy on the host: tied and transposed tensors can be written, too."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _read_manifest(path: Path) -> Manifest:
