@@ -55,7 +55,8 @@ def load(
         source: a TOML file; None without one.
         overrides: texts `key.sub=value`; they win over all else, the last one of a key over
             earlier ones.
-        sections: tables by section name, as a library's caller gives them; they win over the file.
+        sections: tables by section name, as a library's caller gives them; each takes the place
+            of the file's.
 
     Raises:
         ConfigError: with all mistakes in `problems`.
@@ -63,8 +64,9 @@ def load(
     table, places = ({}, Places()) if source is None else _read(source)
     mistakes: list[ConfigError] = []
     wanted = _parse(overrides, mistakes)
+    unplain: list[ConfigError] = []
     for name, section in (sections or {}).items():
-        table[name] = _plain(section, name, mistakes)
+        table[name] = _plain(section, name, unplain)
     mistakes += apply(wanted, table)
     places = Places(
         places.file,
@@ -76,6 +78,8 @@ def load(
         config = Config.model_validate(table)
     except ValidationError as error:
         mistakes = problems(error, table, places) + mistakes
+    named = {mistake.message.split()[0] for mistake in mistakes}
+    mistakes += [mistake for mistake in unplain if mistake.message.split()[0] not in named]
     if mistakes:
         raise _all(mistakes)
     return Loaded(config, _origins(config, table, places))
@@ -173,7 +177,7 @@ def _plain(value: Any, key: str, mistakes: list[ConfigError]) -> Any:
             where="argument",
         )
     )
-    return ""
+    return value
 
 
 def _origins(config: Config, table: Mapping[str, Any], places: Places) -> dict[str, str]:

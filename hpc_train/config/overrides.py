@@ -14,7 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_train.config.lines import split_key
+from hpc_train.config.lines import KEY, split_key
 from hpc_train.errors import ConfigError
 
 WHERE = "override"
@@ -89,15 +89,12 @@ def _put(override: Override, table: dict[str, Any]) -> ConfigError | None:
 
 def _cut(text: str) -> tuple[str, str, str]:
     """Key, equals sign and value; a quoted key may hold equals signs."""
-    quote = ""
-    for place, letter in enumerate(text):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter == "=":
-            return text[:place], "=", text[place + 1 :]
-    return text, "", ""
+    match = KEY.match(text.lstrip())
+    end = len(text) - len(text.lstrip()) + match.end() if match else 0
+    if text[end:].lstrip().startswith("="):
+        left, equals, right = text[end:].partition("=")
+        return text[:end] + left, equals, right
+    return text.partition("=")
 
 
 def _value(key: str, text: str) -> Any:

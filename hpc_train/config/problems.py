@@ -75,7 +75,7 @@ def _translate(
     if kind == "extra_forbidden":
         problem = _unknown_key(section, key) if key else _unknown_section(section, value)
         return [(loc, _at(problem, places, loc))]
-    if kind == "missing":
+    if kind == "missing" and len(loc) <= 2:
         missing = [key] if key else allowed.required(section)
         return [((section, name), _missing(section, name, table, places)) for name in missing]
     if key is None:
@@ -212,5 +212,5 @@ def _line(problem: ConfigError) -> tuple[bool, int]:
 
 def show(value: Any) -> str:
     """A value as TOML writes it, cut short."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, ensure_ascii=False, default=lambda item: type(item).__name__)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
