@@ -14,7 +14,7 @@ from hpc_train import recipes
 from hpc_train.cli.report import dry_run_option, json_option, print_json
 from hpc_train.cli.table import result_lines
 from hpc_train.config import Loaded, load, to_toml
-from hpc_train.errors import EXIT_FAILED, SetupError, UsageError
+from hpc_train.errors import EXIT_ENVIRONMENT, EXIT_FAILED, SetupError, UsageError
 
 
 @click.command(name="run")
@@ -108,13 +108,16 @@ def train(request: Request, *, as_json: bool, debug: bool) -> int:
     """Train as one of the ranks; gives the exit code, the same on all."""
     from hpc_train.comm import connect
     from hpc_train.comm.exits import leave
-    from hpc_train.launch.environment import separate_worlds
+    from hpc_train.launch.environment import separate_worlds, under_launcher
     from hpc_train.train import Trainer
 
     comm = connect()
     try:
         problem = separate_worlds(os.environ, comm.world.size)
         if problem is not None:
+            launched = under_launcher(os.environ)
+            if launched is not None and launched.rank:
+                return EXIT_ENVIRONMENT  # each of them would print the same
             raise problem.error()
         trainer = Trainer(
             config=request.loaded.config, comm=comm, stream=sys.stderr if as_json else None
