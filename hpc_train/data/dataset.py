@@ -111,7 +111,7 @@ def open_dataset(name: str, fields: Sequence[str], block_rows: int) -> Dataset:
         DataError: if it is missing, empty, unreadable, or lacks a field.
     """
     found = _RANGE.match(name)
-    path = _path(found["path"] if found else name)
+    path = locate(found["path"] if found else name)
     if (path / NAME).is_file():
         root, index = path, Index.read(path)
     else:
@@ -137,7 +137,7 @@ def share_dataset(group: Group, name: str, fields: Sequence[str], block_rows: in
     )
 
 
-def _path(text: str) -> Path:
+def locate(text: str) -> Path:
     """The path behind a name; `builtin:` stands for what ships with the package."""
     if not text.startswith("builtin:"):
         path = Path(text).expanduser()

@@ -125,10 +125,11 @@ def write_parts(
     assignment: Assignment,
     *,
     note: str = "",
-    samples_per_shard: Mapping[str, int] | None = None,
+    samples_per_shard: Mapping[str, int | None] | None = None,
+    chunk_rows: int | None = None,
+    compression: str = "none",
     overwrite: bool = False,
     told: Callable[[int], None] | None = None,
-    **layout: Any,
 ) -> dict[str, Index]:
     """Write each part of `source` as the data set DEST/PART, samples in the order of the source.
 
@@ -136,8 +137,8 @@ def write_parts(
         parts: names of the parts, by the numbers in `assignment`.
         note: is added to the source that the indices name.
         samples_per_shard: by part, in place of about 256 MiB.
+        chunk_rows, compression: as for `plan_layout`.
         told: is called with the number of samples that were read so far.
-        layout: further arguments of `plan_layout`.
 
     Raises:
         UsageError: if one of the destinations may not be replaced.
@@ -150,7 +151,13 @@ def write_parts(
     with ExitStack() as stack:
         for part, size in zip(parts, sizes, strict=True):
             per_shard = (samples_per_shard or {}).get(part)
-            plan = plan_layout(fields, size, samples_per_shard=per_shard, **layout)
+            plan = plan_layout(
+                fields,
+                size,
+                chunk_rows=chunk_rows,
+                samples_per_shard=per_shard,
+                compression=compression,
+            )
             writer = ShardWriter(
                 dest / part, fields, plan, source=about, licence=source.licence, overwrite=overwrite
             )

@@ -58,6 +58,15 @@ class Verification:
         return not self.damages
 
 
+def count_shards(path: Path) -> int:
+    """How many files `verify` will read.
+
+    Raises:
+        DataError: if there is no data set at all.
+    """
+    return len(Index.read(path).shards if (path / NAME).is_file() else find_files(path))
+
+
 def verify(path: Path, told: Told | None = None) -> Verification:
     """Read all of a data set, or of foreign HDF5 files, and list every damage.
 
