@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,6 @@ def relative(path):
     return str(path.relative_to(ROOT))
 
 
-each_file = pytest.mark.parametrize("path", FILES, ids=relative)
-
-
 def room_of(path):
     """The room of a file: the package or module directly below the root; None for the root."""
     first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -60,6 +58,7 @@ def module_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def parse(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -125,31 +124,23 @@ def test_the_page_draws_the_same_rows():
     assert drawn == ROWS
 
 
-@each_file
-def test_imports_point_down(path):
-    room, tree = room_of(path), parse(path)
-    if room is None:
-        return
-    skipped = for_types_only(tree)
-    running = [node for node in ast.walk(tree) if id(node) not in skipped]
-    for other in rooms_imported(imports(running)) - {room}:
-        assert LEVEL[other] < LEVEL[room], f"{room} imports {other}, which is not below it"
-    for other in rooms_imported(imports(ast.walk(tree))) - {room}:
-        assert LEVEL[other] <= LEVEL[room], f"{room} names types of {other}, which is above it"
-
-
-@each_file
-def test_third_party_libraries_stay_at_home(path):
+def imports_point_down(path):
+    """Also for types: a room that names another's types knows it."""
     room = room_of(path)
-    for name in imports(ast.walk(parse(path))):
-        library = name.split(".")[0]
+    for other in rooms_imported(imports(ast.walk(parse(path)))) - {room}:
+        if room is not None and LEVEL[other] >= LEVEL[room]:
+            yield f"{room} imports {other}, which is not below it"
+
+
+def libraries_stay_at_home(path):
+    room = room_of(path)
+    for library in {name.split(".")[0] for name in imports(ast.walk(parse(path)))}:
         home = HOMES.get(library)
-        allowed = home is None or room in home or (library, room) in VISITORS
-        assert allowed, f"{library} is imported by {room}, its home is {home}"
+        if home is not None and room not in home and (library, room) not in VISITORS:
+            yield f"{library} is imported by {room}, its home is {home}"
 
 
-@each_file
-def test_no_lazy_import_of_our_own(path):
+def no_lazy_import_of_our_own(path):
     """A lazy import would hide a cycle; the command line does it to start fast."""
     if room_of(path) in (None, "cli"):
         return
@@ -158,7 +149,84 @@ def test_no_lazy_import_of_our_own(path):
     for node in ast.walk(tree):
         if id(node) not in early:
             ours = [name for name in names_of(node) if name.split(".")[0] == "hpc_train"]
-            assert not ours, f"line {node.lineno} imports {ours[0]} inside a function"
+            if ours:
+                yield f"line {node.lineno} imports {ours[0]} inside a function"
+
+
+def files_and_functions_are_small(path):
+    lines = path.read_text(encoding="utf-8").count("\n")
+    if lines > MAX_FILE_LINES:
+        yield f"{lines} lines"
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1
+            if length > MAX_FUNCTION_LINES:
+                yield f"{node.name} has {length} lines"
+
+
+def names_say_what_is_inside(path):
+    if path.name in FORBIDDEN_NAMES:
+        yield "the name of the file says nothing"
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Manager", "Handler")):
+            yield f"the name of {node.name} says nothing"
+
+
+def nothing_is_left_to_do(path):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if re.search(r"\b(TODO|FIXME|XXX)\b", line):
+            yield f"line {number}: {line.strip()}"
+
+
+def every_file_says_what_it_is_for(path):
+    if not ast.get_docstring(parse(path)):
+        yield "no docstring"
+
+
+RULES = [
+    imports_point_down,
+    libraries_stay_at_home,
+    no_lazy_import_of_our_own,
+    files_and_functions_are_small,
+    names_say_what_is_inside,
+    nothing_is_left_to_do,
+    every_file_says_what_it_is_for,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule(rule):
+    found = [f"{relative(path)}: {text}" for path in FILES for text in rule(path)]
+    assert not found, "\n" + "\n".join(found)
+
+
+# what each rule must find: (file, its text)
+BROKEN = {
+    imports_point_down: ("comm/x.py", "from hpc_train import train"),
+    libraries_stay_at_home: ("train/x.py", "import h5py.h5d"),
+    no_lazy_import_of_our_own: ("train/x.py", "def f():\n    import hpc_train.comm"),
+    files_and_functions_are_small: ("x.py", "def f():\n" + "    pass\n" * 50),
+    names_say_what_is_inside: ("comm/utils.py", ""),
+    nothing_is_left_to_do: ("x.py", "# TO" + "DO: later"),
+    every_file_says_what_it_is_for: ("x.py", "import os"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule_finds_what_breaks_it(rule, tmp_path, monkeypatch):
+    name, text = BROKEN[rule]
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
+    assert len(list(rule(path))) == 1
+
+
+def test_rooms_of_one_row_do_not_know_each_other(tmp_path, monkeypatch):
+    path = tmp_path / "comm.py"
+    path.write_text("import hpc_train.data\nfrom hpc_train.world import World\n")
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
+    assert list(imports_point_down(path)) == ["comm imports data, which is not below it"]
 
 
 def test_no_cycles():
@@ -184,36 +252,6 @@ def test_no_cycles():
 
     for module in graph:
         visit(module)
-
-
-@each_file
-def test_sizes(path):
-    text = path.read_text(encoding="utf-8")
-    lines = text.count("\n")
-    assert lines <= MAX_FILE_LINES, f"{lines} lines"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = node.end_lineno - node.lineno + 1
-            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
-
-
-@each_file
-def test_names_say_what_is_inside(path):
-    assert path.name not in FORBIDDEN_NAMES
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.ClassDef):
-            assert not node.name.endswith(("Manager", "Handler")), node.name
-
-
-@each_file
-def test_nothing_is_left_to_do(path):
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        assert not re.search(r"\b(TODO|FIXME|XXX)\b", line), f"line {number}: {line.strip()}"
-
-
-@each_file
-def test_every_file_says_what_it_is_for(path):
-    assert ast.get_docstring(parse(path)), "no docstring"
 
 
 @pytest.mark.parametrize(

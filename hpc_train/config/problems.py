@@ -169,7 +169,8 @@ def _remedy(name: str, schema: dict[str, Any], value: Any) -> str | None:
             return f"numbers are written without quotes: {name} = {number}"
         if "boolean" in kinds and value.lower() in ("true", "false"):
             return f"write {name} = {value.lower()}"
-    if isinstance(value, bool | int | float) and kinds == {"string"}:
+    is_free = kinds == {"string"} and not allowed.names_allowed(schema)
+    if isinstance(value, bool | int | float) and is_free:
         text = json.dumps(show(value))
         return f"texts are quoted: {name} = {text}; for a shell: {name}='{text}'"
     if isinstance(value, float) and value.is_integer() and "integer" in kinds:

@@ -49,6 +49,11 @@ def find(name_or_path: str, folder: Path = _FOLDER) -> Path:
         )
     if path.exists():
         return path
+    if "=" in name_or_path:
+        raise ConfigError(
+            f'a configuration must come before overrides ("{name_or_path}")',
+            hint="name a TOML file or a recipe first",
+        )
     if "/" not in name_or_path and path.suffix != ".toml":
         raise ConfigError(
             unknown("recipe", name_or_path, known),

@@ -85,7 +85,7 @@ def test_show_as_json(call):
 
 def test_show_names_every_mistake(call):
     Path("bad.toml").write_text("[run]\nsed = 1\n[data]\ntrain = 5\ninputs = 'x'\n")
-    code, out, err = call("config", "show", "bad.toml", "modle.name=cnn")
+    code, out, err = call("config", "show", "bad.toml", "modl.name=cnn")
     assert (code, out) == (2, "")
     assert err.splitlines() == [
         "error: bad.toml:2: unknown key run.sed",
@@ -94,7 +94,7 @@ def test_show_names_every_mistake(call):
         'hint: texts are quoted: data.train = "5"; for a shell: data.train=\'"5"\'',
         "error: bad.toml: model.name is required",
         "hint: name: a built-in network, or my_package.module:function",
-        "error: override: unknown section [modle]",
+        "error: override: unknown section [modl]",
         "hint: did you mean [model]?",
     ]
 
@@ -145,10 +145,11 @@ def test_a_recipe_wins_over_a_folder_of_its_name():
         ("digit-cnn", "did you mean 'digits-cnn'?", "name one of them"),
         ("xyz", 'unknown recipe "xyz", known: digits-cnn, digits-mlp, mnist-cnn', "TOML file"),
         ("digits-cnn.toml", 'no such file: "digits-cnn.toml"', "name it without .toml"),
-        ("trian.toml", 'no such file: "trian.toml"', "did you mean train.toml?"),
+        ("trainn.toml", 'no such file: "trainn.toml"', "did you mean train.toml?"),
         ("runs/x/config.toml", "no such file", "hpc-train config init"),
         ("run", 'must be a file ("run" is a folder)', "run/config.toml"),
         (".", "is a folder", None),
+        ("run.seed=3", 'must come before overrides ("run.seed=3")', "recipe first"),
     ],
 )
 def test_what_cannot_be_found(name, message, hint):

@@ -75,7 +75,7 @@ def test_no_command_shows_the_help(capsys):
     [
         (["rnu"], "did you mean 'run'?", "hpc-train --help lists them"),
         (["xyzzy"], 'unknown command "xyzzy", known: bench, completion, config', "--help"),
-        (["config", "shwo"], "did you mean 'show'?", "hpc-train config --help lists them"),
+        (["config", "showw"], "did you mean 'show'?", "hpc-train config --help lists them"),
         (["recipes", "--jsno"], "no such option '--jsno'", "hpc-train recipes --help"),
         (["--dbug"], "no such option '--dbug'", "hpc-train --help"),
         (["config", "show"], "missing argument 'CONFIG'", "hpc-train config show --help"),

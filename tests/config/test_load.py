@@ -245,12 +245,12 @@ def test_mistakes_outside_of_sections(write):
 
 
 def test_required_keys(write):
-    found = mistakes(write('[data]\ntrain = "a"\n\n[model]\nnmae = "cnn"\n'))
+    found = mistakes(write('[data]\ntrain = "a"\n\n[model]\nnme = "cnn"\n'))
     assert [(where, message) for where, message, _ in found] == [
         ("c.toml:1", "data.inputs is required"),
         ("c.toml:4", "model.name is required"),
     ]
-    assert found[1][2] == "did you mean name by model.nmae?"
+    assert found[1][2] == "did you mean name by model.nme?"
 
 
 def test_required_sections(write):
@@ -264,7 +264,7 @@ def test_required_sections(write):
 
 def test_all_mistakes_at_once_in_the_order_of_lines_then_overrides(write):
     text = MINIMAL + "[run]\nsed = 1\nepochs = 0\n[comm]\ncollective = 5\n"
-    found = mistakes(write(text), ["digits", "data.batch_size=0", "data.scale=[", "modle.a=1"])
+    found = mistakes(write(text), ["digits", "data.batch_size=0", "data.scale=[", "modl.a=1"])
     assert [where for where, _, _ in found] == [
         "c.toml:7",
         "c.toml:8",
@@ -272,7 +272,7 @@ def test_all_mistakes_at_once_in_the_order_of_lines_then_overrides(write):
         *["override"] * 4,
     ]
     assert found[3][1] == "data.batch_size must be an integer >= 1 (data.batch_size: 0)"
-    assert "unknown section [modle]" in [message for _, message, _ in found]
+    assert "unknown section [modl]" in [message for _, message, _ in found]
 
 
 def test_an_override_of_an_override_wins(write):
