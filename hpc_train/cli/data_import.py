@@ -132,15 +132,19 @@ def plan_lines(
         f"would write {dest}",
         f"samples  {num_samples:,}",
         f"chunks   {layout.chunk_rows:,} samples",
-        f"shards   {len(shards):,} of up to {max(shards, default=0):,} samples",
+        f"shards   {len(shards):,} of at most {max(shards, default=0):,} samples",
         f"size     {human_bytes(whole)}{compressed}",
         "",
         *aligned(rows, left=(0, 1, 2)),
     ]
 
 
-def written_line(dest: Path, num_samples: int, num_shards: int) -> str:
+def written_line(dest: Path, num_samples: int, shards: int) -> str:
     """What was written, for people."""
     size = sum(file.stat().st_size for file in dest.iterdir())
-    shards = f"{num_shards:,} shard{'s' if num_shards != 1 else ''}"
-    return f"wrote {dest}: {num_samples:,} samples in {shards}, {human_bytes(size)}"
+    return f"wrote {dest}: {num_samples:,} samples in {num_shards(shards)}, {human_bytes(size)}"
+
+
+def num_shards(count: int) -> str:
+    """ "1 shard", "2 shards"."""
+    return f"{count:,} shard{'s' if count != 1 else ''}"

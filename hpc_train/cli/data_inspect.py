@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpc_train.cli.data_import import num_shards
 from hpc_train.cli.report import human_bytes, json_option, print_json
 from hpc_train.cli.table import aligned
 
@@ -45,7 +46,12 @@ def _lines(report: Report) -> list[str]:
     if report.licence:
         lines.append(f"licence    {report.licence}")
     lines.append(f"checksums  {'yes' if report.has_checksums else 'none'}")
-    lines += ["", f"{len(report.shards):,} shards, {human_bytes(size)}", *_shard_lines(report), ""]
+    lines += [
+        "",
+        f"{num_shards(len(report.shards))}, {human_bytes(size)}",
+        *_shard_lines(report),
+        "",
+    ]
     lines += aligned([_HEAD, *(_row(n, f) for n, f in report.fields.items())], left=(0, 1, 2, 3, 4))
     for name, field in report.fields.items():
         if field.balance:
@@ -84,7 +90,11 @@ def _balance_lines(balance: dict[str, int]) -> list[str]:
     whole = max(1, sum(balance.values()))
     entries = list(balance.items())
     rows = [
-        [f"  {name if name.isprintable() else repr(name)}", f"{count:,}", f"{count / whole:.1%}"]
+        [
+            f"  {name if name.isprintable() and name.strip() else repr(name)}",
+            f"{count:,}",
+            f"{count / whole:.1%}",
+        ]
         for name, count in entries[:_MOST_CLASSES]
     ]
     more = len(entries) - _MOST_CLASSES
@@ -99,7 +109,7 @@ def _speed_lines(report: Report) -> list[str]:
         if field.advice:
             lines.append(f"  {name}: {field.advice.reason}")
     if not report.is_fast:
-        slow = [n for n, f in report.fields.items() if f.info and f.stored.shape]
-        names = " ".join(f"--inputs {name}" for name in slow)
-        lines.append(f"hint: repack with hpc-train data import {report.path} NEW {names}")
+        usable = [n for n, f in report.fields.items() if f.info] if not report.is_dataset else []
+        names = "".join(f" --inputs {name}" for name in usable)
+        lines.append(f"hint: repack with `hpc-train data import {report.path} NEW{names}`")
     return lines

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpc_train.cli.data_import import num_shards
 from hpc_train.cli.progress import Bar
 from hpc_train.cli.report import human_bytes, json_option, print_json
 from hpc_train.errors import EXIT_DONE, EXIT_FAILED
@@ -38,7 +39,7 @@ def command(path: str, as_json: bool) -> int:
 
 
 def _lines(found: Verification) -> list[str]:
-    shards = f"{found.num_shards:,} shard{'s' if found.num_shards != 1 else ''}"
+    shards = num_shards(found.num_shards)
     how = "every checksum matches" if found.has_checksums else "no checksums, all can be read"
     if found.is_good:
         return [

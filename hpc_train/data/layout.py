@@ -15,6 +15,8 @@ from hpc_train.errors import UsageError, unknown
 
 CHUNK_BYTES = 2**20
 SHARD_BYTES = 256 * 2**20
+_FEWEST_CHUNKS = 8
+_SMALL_BYTES = 64 * 2**10  # as small a chunk may be for the sake of having several
 
 # name -> arguments of h5py's create_dataset
 COMPRESSIONS: dict[str, dict[str, object]] = {
@@ -50,8 +52,8 @@ def plan_layout(
 
     Args:
         fields: at least one.
-        num_samples: how many samples there will be, if that is known: no chunk is more than twice
-            as long.
+        num_samples: how many samples there will be, if that is known: small data sets get smaller
+            chunks, so that they have several, and none is mostly empty.
         chunk_rows: >= 1, in place of a power of two with at most 1 MiB of the largest field.
         samples_per_shard: >= 1, in place of about 256 MiB.
         compression: one of `COMPRESSIONS`.
@@ -70,7 +72,8 @@ def plan_layout(
     if rows is None:
         rows = _power_of_two(max(1, CHUNK_BYTES // largest))
         if num_samples is not None:
-            rows = min(rows, 2 * _power_of_two(max(1, num_samples)))
+            several = max(num_samples // _FEWEST_CHUNKS, _SMALL_BYTES // largest, 1)
+            rows = min(rows, _power_of_two(several), 2 * _power_of_two(max(1, num_samples)))
         if samples_per_shard is not None:
             rows = min(rows, _power_of_two(samples_per_shard))
     if rows * largest >= 2**32:
