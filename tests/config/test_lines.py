@@ -3,7 +3,7 @@
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_train.config.lines import key_lines, split_key
@@ -101,6 +101,7 @@ def paths(value, path=()):
             yield from paths(item, (*path, key))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(), values))
 def test_every_key_of_any_document_is_found(table):
     lines = [f"{to_key(key)} = {to_value(value)}" for key, value in table.items()]

@@ -1,7 +1,7 @@
 """Overrides: keys and values of a command line."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_train.config.overrides import Override, apply, parse_override
@@ -77,12 +77,14 @@ literals = st.one_of(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(keys, literals | st.lists(literals) | st.dictionaries(st.text(), literals))
 def test_any_value_written_as_toml_is_understood(path, value):
     text = f"{'.'.join(map(to_key, path))}={to_value(value)}"
     assert parse_override(text) == Override(tuple(path), value)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(codec="ascii", categories=["L"]), min_size=1))
 def test_words_are_texts(word):
     expected = {"true": True, "false": False, "inf": float("inf")}.get(word, word)

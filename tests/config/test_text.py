@@ -4,7 +4,7 @@ import re
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_train.config import Config, json_schema, load, starter, to_toml
@@ -64,12 +64,14 @@ configs = st.builds(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(configs)
 def test_what_is_written_loads_to_the_same(config):
     text = to_toml(config)
     assert Config.model_validate(tomllib.loads(text)) == config
 
 
+@settings(max_examples=50, deadline=None)
 @given(configs)
 def test_origins_are_comments(config):
     origins = {
