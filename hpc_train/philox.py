@@ -16,7 +16,7 @@ The order of training depends on these bits: the golden values in the tests may 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ def rounds(
     counter: tuple[Word, Word, Word, Word], key: tuple[int, int]
 ) -> tuple[Word, Word, Word, Word]:
     """The four random words of a counter: of one as integers, of many as broadcasting arrays."""
-    c0, c1, c2, c3 = counter
+    words: tuple[Any, ...] = counter
+    c0, c1, c2, c3 = words
     k0, k1 = key
     for _ in range(_ROUNDS):
         product0 = c0 * _M0
@@ -64,7 +65,8 @@ def bits(seed: int, stream: int, high: int, count: int, *, start: int = 0) -> ND
         start: first counter, in units of four words, 64 bits (counter words 0 and 1).
     """
     index = np.arange(start, start + -(-count // 4), dtype=np.uint64)
-    counter = (index & _LOW, index >> 32, np.full_like(index, high), np.full_like(index, stream))
+    low, high_words = index & np.uint64(_LOW), index >> np.uint64(32)
+    counter = (low, high_words, np.full_like(index, high), np.full_like(index, stream))
     return np.stack(rounds(counter, key_of(seed)), axis=-1).reshape(-1)[:count].astype(np.uint32)
 
 

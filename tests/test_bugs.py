@@ -10,8 +10,10 @@ from hpc_train.checkpoint import Store
 from hpc_train.data.loader import Loader
 from hpc_train.data.order import make_order
 from hpc_train.errors import DataError
+from hpc_train.optim.optimizers import Settings
 from hpc_train.plan import Course, Plan
 from hpc_train.record import Stopwatch, listening, phase
+from hpc_train.strategies import Learner, make_arenas
 from tests.data.files import make_dataset
 
 
@@ -76,3 +78,35 @@ def test_tensors_that_are_not_contiguous_can_be_saved(tmp_path):
     """A model with a transposed buffer trained to its end and failed when it was saved."""
     Store(tmp_path).save(1, {"a": torch.arange(6.0).view(2, 3).t()}, {})
     assert Store(tmp_path).newest().tensors["a"].shape == (3, 2)
+
+
+def test_gradients_reach_the_arena_after_the_memory_format_changed(caplog):
+    """After `.to(memory_format=torch.channels_last)` a convolution was never trained again.
+
+    `Module.to` moves the data of the very tensor that `.grad` is. The arena compared with that
+    tensor itself, found no difference, and its own gradient stayed zero.
+    """
+    model = torch.nn.Conv2d(2, 3, 3)
+    (arena,) = make_arenas(model.named_parameters())
+    model.to(memory_format=torch.channels_last)
+    model(torch.ones(1, 2, 4, 4)).sum().backward()
+    arena.gather()
+    assert arena.view(arena.grad, "weight").all()
+    assert "moved out" in caplog.text
+
+
+def test_another_optimizer_begins_anew(caplog):
+    """A run resumed with another optimizer broke in its first step with a KeyError.
+
+    The momentum of SGD was taken for the state of Adam, which then missed its own.
+    """
+    state = {}
+    for name in ("sgd", "adam"):
+        model = torch.nn.Linear(2, 1)
+        learner = Learner("main", model.named_parameters(), name, Settings(momentum=0.9))
+        learner.load_state(state)
+        learner.zero()
+        model(torch.ones(1, 2)).sum().backward()
+        learner.update(1.0)
+        state = learner.state()
+    assert "the state of another optimizer (momentum_buffer) cannot be used" in caplog.text

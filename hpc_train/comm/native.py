@@ -30,7 +30,7 @@ class NativeSum:
         host = torch.empty_like(buffer, device="cpu", pin_memory=True) if self._on_device else None
         self._host = buffer if host is None else host
         piece = PIECE_BYTES // buffer.element_size()
-        self._pieces = [part.numpy() for part in self._host.detach().split(piece)]
+        self._pieces = [part.numpy() for part in torch.split(self._host.detach(), piece)]
 
     def launch(self) -> None:
         """Copy to the host if the buffer lies on a device, and reduce."""

@@ -67,6 +67,13 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Settings], torch.optim.Optimizer]] =
     "adamw": adamw,
 }
 
+# name -> the tensors that it keeps for each weight, and "step" if it counts its updates
+STATE: dict[str, frozenset[str]] = {
+    "sgd": frozenset({"momentum_buffer"}),
+    "adam": frozenset({"step", "exp_avg", "exp_avg_sq"}),
+    "adamw": frozenset({"step", "exp_avg", "exp_avg_sq"}),
+}
+
 
 def make_optimizer(name: str, parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
     """The optimizer called `name` over `parameters`, which may be flat arenas.

@@ -20,7 +20,7 @@ from hpc_train.comm import Comm, prepare
 from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.record import phase
-from hpc_train.strategies.buffers import merge_buffers
+from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.tally import Layout, Tally, Total
 
@@ -58,6 +58,7 @@ class AllReduce:
     ) -> None:
         self.plan = plan
         self._model = model
+        self._buffers = BufferSnapshot(model)
         self._samples = 0
         self._comm = comm
         self._layout = layout
@@ -73,17 +74,18 @@ class AllReduce:
         return (self.plan.work(batch, self._comm.world.rank) for batch in batches)
 
     def begin(self, learner: Learner) -> None:
-        """Zero the gradients of `learner`."""
+        """Zero the gradients of `learner`, and remember the model's buffers."""
         learner.zero()
+        self._buffers.take()
 
     def finish(self, learner: Learner, tally: Tally) -> Outcome:
         """Reduce the gradients, agree on what the ranks report, and update.
 
-        A rank that failed takes part with zeros and its flag; nobody updates then.
+        A rank that failed takes part with zeros and its flag; nobody updates then, nor when loss
+        or gradient are not finite, and module buffers are as they were before the batch.
         """
         if "failed" in tally.flags:
             learner.zero()
-        self._samples += tally.samples
         reductions = self._reductions[learner.name]
         with phase("communication", operation="reduce"):
             for reduction in reductions:
@@ -91,13 +93,20 @@ class AllReduce:
             for reduction in reductions:
                 reduction.finish()
             total = self._agree(tally)
-        if total.flags["failed"] or total.weight == 0:
+        if total.flags["failed"]:
+            self._buffers.restore()
+            return Outcome(total, updated=False, norm=math.nan, finite=True)
+        if total.weight == 0:
+            self._samples += tally.samples
             return Outcome(total, updated=False, norm=math.nan, finite=True)
         with phase("update"):
             norm = learner.norm() / total.weight
             finite = math.isfinite(norm) and not total.flags["non_finite"]
             if finite:
                 learner.update(clip_factor(norm, learner.clip_norm) / total.weight)
+                self._samples += tally.samples
+            else:
+                self._buffers.restore()
         return Outcome(total, updated=finite, norm=norm, finite=finite)
 
     def settle(self) -> None:
@@ -109,7 +118,7 @@ class AllReduce:
         merge_buffers(self._model, self._comm, self._samples)
         self._samples = 0
         digests = [
-            zlib.crc32(arena.data.cpu().numpy())
+            zlib.crc32(arena.data.cpu().numpy().data)
             for learner in self._learners
             for arena in learner.arenas
         ]

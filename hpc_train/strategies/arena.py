@@ -51,7 +51,8 @@ class Arena:
             for parameter, data, grad in self._views:
                 data.copy_(parameter)
                 parameter.data = data
-                parameter.grad = grad
+                # a view object of its own: `Module.to` moves the very tensor that `.grad` is
+                parameter.grad = grad.detach()
 
     def view(self, flat: torch.Tensor, name: str) -> torch.Tensor:
         """The part of a tensor like `data` that belongs to one parameter, in its shape."""
@@ -83,12 +84,12 @@ class Arena:
                 self._restore(parameter, data, "weights")
             if parameter.grad is None:
                 grad.zero_()
-                parameter.grad = grad
+                parameter.grad = grad.detach()
             elif parameter.grad.data_ptr() != grad.data_ptr():
                 with torch.no_grad():
                     grad.copy_(parameter.grad)
                 self._note("gradients")
-                parameter.grad = grad
+                parameter.grad = grad.detach()
 
     def _restore(self, parameter: nn.Parameter, data: torch.Tensor, what: str) -> None:
         with torch.no_grad():

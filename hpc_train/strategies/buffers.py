@@ -9,6 +9,27 @@ from torch import nn
 from hpc_train.comm import Comm
 
 
+class BufferSnapshot:
+    """The buffers of a model before a batch: one that fails or is skipped must not change them.
+
+    A loss that is not finite comes with running statistics that are not, for ever.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._held: dict[str, torch.Tensor] = {}
+
+    def take(self) -> None:
+        """Remember all buffers."""
+        self._held = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+
+    def restore(self) -> None:
+        """Set all buffers to what they were at the last `take`."""
+        for name, buffer in self._model.named_buffers():
+            if name in self._held and self._held[name].shape == buffer.shape:
+                buffer.copy_(self._held[name])
+
+
 def merge_buffers(model: nn.Module, comm: Comm, samples: int) -> None:
     """Give every rank the mean of all ranks' floating-point buffers, weighted by their samples.
 
@@ -28,9 +49,8 @@ def merge_buffers(model: nn.Module, comm: Comm, samples: int) -> None:
     if floating:
         flat = torch.cat([b.detach().double().reshape(-1).cpu() for b in floating]).numpy()
         mean = comm.sum(flat * samples if samples else np.zeros_like(flat)) / sum(shares)
-        for buffer, part in zip(
-            floating, torch.from_numpy(mean).split([b.numel() for b in floating]), strict=True
-        ):
+        parts = torch.split(torch.from_numpy(mean), [b.numel() for b in floating])
+        for buffer, part in zip(floating, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
     source = next(rank for rank, share in enumerate(shares) if share)
     for buffer in buffers:

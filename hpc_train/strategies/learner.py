@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from hpc_train.errors import ConfigError
 from hpc_train.optim import make_optimizer
-from hpc_train.optim.optimizers import Settings
-from hpc_train.strategies.arena import make_arenas
+from hpc_train.optim.optimizers import STATE, Settings
+from hpc_train.strategies.arena import Arena, make_arenas
+
+logger = logging.getLogger(__name__)
 
 
 class Learner:
@@ -18,6 +22,9 @@ class Learner:
     Attributes:
         name: the name of the phase.
         arenas: where its parameters and gradients lie.
+
+    Raises:
+        ConfigError: if no parameter wants a gradient.
     """
 
     def __init__(
@@ -30,6 +37,12 @@ class Learner:
     ) -> None:
         self.name = name
         self.arenas = make_arenas(named)
+        if not self.arenas:
+            raise ConfigError(
+                f"phase {name} has no parameters to train",
+                hint="leave requires_grad of some parameters of the model true",
+            )
+        self._kind = optimizer
         self.clip_norm = clip_norm
         self._base_rate = settings.lr
         self.optimizer = make_optimizer(optimizer, [a.flat for a in self.arenas], settings)
@@ -78,19 +91,32 @@ class Learner:
         return found
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over what `state` told; what it does not name stays as it is."""
+        """Take over what `state` told; what it does not name stays as it is.
+
+        State of another kind of optimizer cannot be used: it is left out, with a warning.
+        """
+        known = STATE[self._kind]
+        kinds = {key.rsplit("/", 1)[1] for key in state}
+        if not kinds <= known:
+            logger.warning(
+                "the state of another optimizer (%s) cannot be used: %s begins anew",
+                ", ".join(sorted(kinds)),
+                self._kind,
+            )
+            return
         for arena in self.arenas:
-            kinds = {
-                key.rsplit("/", 1)[1] for key in state if key.rsplit("/", 1)[0] in arena.places
-            }
-            own = self.optimizer.state[arena.flat]
-            for what in sorted(kinds):
-                for name, (_, shape) in arena.places.items():
-                    value = state.get(f"{name}/{what}")
-                    if value is None:
-                        continue
-                    if value.shape == shape and what != "step":
-                        flat = own.setdefault(what, torch.zeros_like(arena.data))
-                        arena.view(flat, name).copy_(value)
-                    else:
-                        own[what] = value.clone()
+            self._load_arena(arena, state)
+
+    def _load_arena(self, arena: Arena, state: dict[str, torch.Tensor]) -> None:
+        own: dict[str, torch.Tensor] = {}
+        for key, value in state.items():
+            name, what = key.rsplit("/", 1)
+            if name not in arena.places:
+                continue
+            if what == "step":  # one number for the arena, where the optimizer keeps it
+                own[what] = value.to(arena.data.device, copy=True)
+                continue
+            flat = own.setdefault(what, torch.zeros_like(arena.data))
+            arena.view(flat, name).copy_(value)
+        if own:
+            self.optimizer.state[arena.flat] = own

@@ -76,15 +76,15 @@ class Phase(Protocol):
 
 
 class Task(Protocol):
-    """What is learned.
+    """What is learned."""
 
-    Attributes:
-        phases: run one after another on each batch; the first one's losses are the evaluation's.
-        metrics: names of the metric sums that the losses hold, the same for every batch.
-    """
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """Run one after another on each batch; the first one's losses are the evaluation's."""
 
-    phases: Sequence[Phase]
-    metrics: Sequence[str]
+    @property
+    def metrics(self) -> Sequence[str]:
+        """Names of the metric sums that the losses hold, the same for every batch."""
 
 
 class Supervised:

@@ -206,14 +206,20 @@ def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]
         eps=section.eps,
         weight_decay=section.weight_decay,
     )
-    learners = [
+    trained: dict[int, str] = {}
+    for phase in task.phases:
+        for name, parameter in phase.parameters(model):
+            if trained.setdefault(id(parameter), phase.name) != phase.name:
+                raise ConfigError(
+                    f"a parameter must be trained by one phase only ({name}: "
+                    f"{trained[id(parameter)]}, {phase.name})",
+                    where="task.name",
+                    hint="add up the losses of both in one phase",
+                )
+    return [
         Learner(phase.name, phase.parameters(model), section.name, settings, section.clip_norm)
         for phase in task.phases
     ]
-    for learner in learners:
-        if not learner.arenas:
-            raise ConfigError(f"phase {learner.name} has no parameters to train")
-    return learners
 
 
 def _make_model(

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from hpc_train.data import Loader, Samples
 from hpc_train.plan import Batch, Work
-from hpc_train.strategies import Layout
+from hpc_train.strategies import Layout, Tally
 from hpc_train.train.build import Parts
-from hpc_train.train.step import measure
+from hpc_train.train.step import check_metrics, measure
 from hpc_train.world import together
 
 _MOST = 1024  # samples of a part where no micro-batch size is set
@@ -29,10 +29,13 @@ def evaluate(parts: Parts, kind: str) -> dict[str, float]:
     start, stop = (total * rank // world.size for rank in (world.rank, world.rank + 1))
     size = parts.config.data.micro_batch_size or min(_MOST, parts.config.data.batch_size)
     phase = parts.task.phases[0]
-    tally = together(
-        parts.comm,
-        lambda: measure(parts.model, phase, parts.feed, _samples(loader, start, stop, size)),
-    )
+
+    def part() -> Tally:
+        tally = measure(parts.model, phase, parts.feed, _samples(loader, start, stop, size))
+        check_metrics(tally, parts.task.metrics)
+        return tally
+
+    tally = together(parts.comm, part)
     layout = Layout(list(parts.task.metrics), world.size)
     result = layout.unpack(parts.comm.sum(layout.pack(tally, world.rank, None)))
     return {"loss": result.mean_loss, **result.means()}

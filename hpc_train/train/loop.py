@@ -16,7 +16,7 @@ from hpc_train.strategies import Outcome, Tally
 from hpc_train.train import state
 from hpc_train.train.build import Parts
 from hpc_train.train.evaluation import evaluate
-from hpc_train.train.step import compute
+from hpc_train.train.step import check_metrics, compute
 from hpc_train.train.stop import StopFlag
 from hpc_train.world import RankError, agree, on_coordinator
 
@@ -127,6 +127,7 @@ class Loop:
                 tally = compute(
                     parts.model, phase, parts.feed, samples, work, parts.config.run.seed
                 )
+                check_metrics(tally, parts.task.metrics)
                 learner.gather()
                 tally.digest = samples.digest
             except Exception as raised:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from hpc_train.data import Samples
+from hpc_train.errors import HpcTrainError, unknown
 from hpc_train.plan import Work
 from hpc_train.record import phase
 from hpc_train.strategies import Tally
@@ -48,6 +49,21 @@ class Sums:
         if not math.isfinite(tally.loss):
             tally.flags.add("non_finite")
         return tally
+
+
+def check_metrics(tally: Tally, metrics: Sequence[str]) -> None:
+    """Check that a task announced the metrics that its losses hold.
+
+    Raises:
+        HpcTrainError: naming the one that it did not.
+    """
+    for name in tally.sums:
+        if name not in metrics:
+            raise HpcTrainError(
+                unknown("metric", name, metrics),
+                where="task.name",
+                hint="name it in `metrics` of the task",
+            )
 
 
 def compute(

@@ -64,8 +64,8 @@ class Trainer:
     ) -> None:
         if config is None:
             if model is not None:
-                own = isinstance(model, nn.Module)
-                sections["model"] = {"name": type(model).__name__} if own else model
+                own = {"name": type(model).__name__}
+                sections["model"] = own if isinstance(model, nn.Module) else model
             config = load(None, sections=sections).config
         elif sections:
             raise ConfigError(f"either config or sections may be given (sections: {[*sections]})")

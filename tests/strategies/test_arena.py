@@ -1,0 +1,150 @@
+"""Arenas: views of one flat buffer, brought back whenever torch moves something out of it."""
+
+import pytest
+import torch
+from torch import nn
+
+from hpc_train.errors import UsageError
+from hpc_train.strategies import make_arenas
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 3, bias=False)
+        self.second = nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 5))
+
+
+def one_arena(model):
+    (arena,) = make_arenas(model.named_parameters())
+    return arena
+
+
+def backward(model, **options):
+    model(torch.ones(2, 2, 4, 4)).square().sum().backward(**options)
+
+
+def gradients(model):
+    """What plain torch gives for the same backward pass."""
+    copy = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 5))
+    copy.load_state_dict(model.state_dict())
+    backward(copy)
+    return {name: p.grad for name, p in copy.named_parameters()}
+
+
+def holds(arena, model):
+    """Whether parameters and gradients are views of the arena, with torch's gradients in it."""
+    expected = gradients(model)
+    for name, parameter in model.named_parameters():
+        assert parameter.data_ptr() == arena.view(arena.data, name).data_ptr()
+        assert parameter.grad.data_ptr() == arena.view(arena.grad, name).data_ptr()
+        assert torch.allclose(arena.view(arena.grad, name), expected[name])
+    return True
+
+
+def test_parameters_keep_their_values_and_become_aligned_views(net):
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    arena = one_arena(net)
+    for name, parameter in net.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert parameter.data_ptr() % 64 == 0
+    arena.write(lambda data: data.fill_(2.0))
+    assert all((p == 2).all() for p in net.parameters())
+    backward(net)
+    assert holds(arena, net)
+
+
+def test_padding_stays_zero_and_does_not_touch_the_norm(net):
+    arena = one_arena(net)
+    backward(net)
+    total = sum(float(p.grad.square().sum()) for p in net.parameters())
+    assert float(arena.grad.square().sum()) == pytest.approx(total, rel=1e-6)
+
+
+def test_tied_weights_lie_there_once_under_their_first_name():
+    model = Tied()
+    arena = one_arena(model)
+    assert list(arena.places) == ["first.weight", "second.bias"]
+    assert model.first.weight is model.second.weight
+
+
+def test_frozen_parameters_are_left_out(net):
+    net[0].requires_grad_(False)
+    arena = one_arena(net)
+    assert list(arena.places) == ["2.weight", "2.bias"]
+    assert make_arenas(nn.Linear(1, 1).requires_grad_(False).named_parameters()) == []
+
+
+def test_one_arena_for_each_dtype():
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2).double()})
+    arenas = make_arenas(model.named_parameters())
+    assert [(a.data.dtype, sorted(a.places)) for a in arenas] == [
+        (torch.float32, ["a.bias", "a.weight"]),
+        (torch.float64, ["b.bias", "b.weight"]),
+    ]
+
+
+def move_out_grads(model):
+    model.zero_grad()
+    backward(model)
+
+
+def move_out_weights(model):
+    model.to(memory_format=torch.channels_last)
+    backward(model)
+
+
+def keep_graph(model):
+    backward(model, create_graph=True)
+    for parameter in model.parameters():
+        parameter.grad = parameter.grad.detach()
+
+
+@pytest.mark.filterwarnings("ignore:Using backward.. with create_graph")
+@pytest.mark.parametrize("disturb", [move_out_grads, move_out_weights, keep_graph])
+def test_what_torch_moved_out_is_brought_back(net, disturb, caplog):
+    arena = one_arena(net)
+    for _ in range(2):
+        arena.zero()
+        disturb(net)
+        arena.gather()
+        assert holds(arena, net)
+    assert caplog.text.count("moved out of their flat buffer") <= 1
+
+
+def test_weights_that_moved_take_their_newest_values_along(net, caplog):
+    arena = one_arena(net)
+    net[2].weight.data = torch.full((5, 12), 7.0)
+    arena.gather()
+    assert (arena.view(arena.data, "2.weight") == 7).all()
+    assert "weights were moved out" in caplog.text
+
+
+def test_a_missing_gradient_is_zero(net):
+    arena = one_arena(net)
+    backward(net)
+    net.zero_grad()
+    net[0](torch.ones(1, 2, 4, 4)).sum().backward()
+    arena.gather()
+    assert not arena.view(arena.grad, "2.weight").any()
+    assert arena.view(arena.grad, "0.weight").any()
+
+
+def test_sparse_gradients_are_refused():
+    model = nn.Embedding(4, 2, sparse=True)
+    arena = one_arena(model)
+    model.weight.grad = None
+    model(torch.tensor([1])).sum().backward()
+    with pytest.raises(UsageError, match="gradients must be dense") as caught:
+        arena.gather()
+    assert "sparse=False" in caught.value.hint
