@@ -9,6 +9,7 @@ from torch import nn
 
 from hpc_train.errors import ConfigError
 from hpc_train.models.layers import activation as make_activation
+from hpc_train.models.layers import check_dropout, check_width, check_widths
 from hpc_train.models.layers import pool as make_pool
 
 
@@ -34,7 +35,14 @@ def cnn(
 
     Returns:
         A network from (n, *input_shape) to (n, num_classes).
+
+    Raises:
+        ConfigError: if an argument is not as described.
     """
+    check_widths("channels", channels)
+    check_width("hidden", hidden)
+    check_width("num_classes", num_classes)
+    check_dropout(dropout)
     if len(input_shape) != 3:
         raise ConfigError(
             f"cnn needs inputs of shape (channels, height, width) (shape: {tuple(input_shape)})",

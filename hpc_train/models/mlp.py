@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from hpc_train.models.layers import activation as make_activation
+from hpc_train.models.layers import check_dropout, check_width, check_widths
 
 
 def mlp(
@@ -28,8 +29,15 @@ def mlp(
 
     Returns:
         A network from (n, *input_shape) to (n, num_classes).
+
+    Raises:
+        ConfigError: if an argument is not as described.
     """
-    layers: list[nn.Module] = [nn.Flatten()]
+    check_widths("hidden", hidden)
+    check_width("num_classes", num_classes)
+    check_dropout(dropout)
+    # an input of one number has no axis to flatten, and needs one for its features
+    layers: list[nn.Module] = [nn.Flatten() if input_shape else nn.Unflatten(0, (-1, 1))]
     before = math.prod(input_shape)
     for after in hidden:
         layers += [nn.Linear(before, after), make_activation(activation), nn.Dropout(dropout)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -21,11 +23,14 @@ class Classification(Supervised):
     metrics = ("accuracy",)
 
     def __init__(self, class_weights: list[float] | None = None) -> None:
-        if class_weights is not None and (not class_weights or min(class_weights) < 0):
+        if class_weights is not None and not _are_weights(class_weights):
             raise ConfigError(
-                f"task.class_weights must be numbers >= 0 (task.class_weights: {class_weights})"
+                "task.class_weights must be a list of numbers >= 0, not all of them 0 "
+                f"(task.class_weights: {class_weights!r})"
             )
-        self._class_weights = None if class_weights is None else torch.tensor(class_weights)
+        self._class_weights = (
+            None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
+        )
 
     def losses(self, model: nn.Module, batch: TensorBatch) -> Losses:
         """Cross-entropy per sample; the model gives scores of shape (n, num_classes)."""
@@ -42,8 +47,21 @@ class Classification(Supervised):
         right = (scores.argmax(1) == labels).to(values.dtype)
         if self._class_weights is None:
             return Losses(values, sums={"accuracy": right.sum()})
+        if len(self._class_weights) != scores.shape[1]:
+            raise ConfigError(
+                f"task.class_weights must hold one weight for each of the {scores.shape[1]} "
+                f"classes (weights: {len(self._class_weights)})"
+            )
         weights = self._class_weights.to(values)[labels]
         return Losses(values, weights, {"accuracy": (right * weights).sum()})
+
+
+def _are_weights(values: object) -> bool:
+    return (
+        isinstance(values, list)
+        and all(type(v) in (int, float) and 0 <= v < math.inf for v in values)
+        and any(values)
+    )
 
 
 def check_labels(labels: torch.Tensor, num_classes: int) -> None:

@@ -111,12 +111,24 @@ def check_losses(losses: Losses, size: int) -> None:
     """Check the shapes that the contract asks for.
 
     Raises:
-        HpcTrainError: if losses or weights are not of shape (size,).
+        HpcTrainError: if losses or weights are not of shape (size,), or a sum is not a scalar.
     """
+    if not isinstance(losses, Losses):
+        raise HpcTrainError(
+            f"losses of a task must be a Losses object (returned: {type(losses).__name__})",
+            hint="return hpc_train.tasks.Losses(values)",
+        )
     for what, tensor in (("losses", losses.values), ("weights", losses.weights)):
         if tensor is not None and tensor.shape != (size,):
             raise HpcTrainError(
                 f"{what} of a task must have shape ({size},), one entry per sample "
                 f"(shape: {tuple(tensor.shape)})",
                 hint="use reduction='none', and average over all axes but the first",
+            )
+    for name, value in losses.sums.items():
+        if not isinstance(value, torch.Tensor) or value.dim() != 0:
+            shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise HpcTrainError(
+                f"sums of a task must be tensors of one number ({name}: {shape})",
+                hint="sum over the samples of the batch, by .sum()",
             )

@@ -1,0 +1,87 @@
+"""Optimizers, clipping, curves: torch's own numbers on flat buffers."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from hpc_train.errors import UsageError
+from hpc_train.optim import CURVES, OPTIMIZERS, LearningRate, clip_factor, make_optimizer
+from hpc_train.optim.optimizers import Settings
+from hpc_train.strategies import Learner
+
+TORCH = {
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "adam": (torch.optim.Adam, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "adamw": (torch.optim.AdamW, {"betas": (0.8, 0.95), "eps": 1e-6}),
+}
+SETTINGS = Settings(0.01, 0.9, True, (0.8, 0.95), 1e-6, 0.1)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_updates_of_flat_buffers_are_torchs_of_separate_parameters(name):
+    flat, plain = network(), network()
+    learner = Learner("main", flat.named_parameters(), name, SETTINGS)
+    kind, options = TORCH[name]
+    optimizer = kind(plain.parameters(), lr=0.01, weight_decay=0.1, foreach=False, **options)
+    inputs = torch.randn(6, 3, dtype=torch.float64)
+    for _ in range(5):
+        learner.zero()
+        optimizer.zero_grad()
+        flat(inputs).square().sum().backward()
+        plain(inputs).square().sum().backward()
+        learner.update(1.0)
+        optimizer.step()
+    for mine, theirs in zip(flat.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-14)
+
+
+@given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), limit=st.floats(1e-3, 1e3))
+def test_clipping_is_torchs(values, limit):
+    parameter = nn.Parameter(torch.zeros(len(values), dtype=torch.float64))
+    parameter.grad = torch.tensor(values, dtype=torch.float64)
+    norm = float(parameter.grad.norm())
+    mine = parameter.grad * clip_factor(norm, limit)
+    nn.utils.clip_grad_norm_([parameter], limit)
+    assert torch.allclose(mine, parameter.grad, rtol=1e-5, atol=1e-6)
+    assert float(mine.norm()) <= limit * (1 + 1e-9)
+    assert clip_factor(norm, None) == 1
+
+
+def test_a_cosine_after_a_warm_up():
+    rate = LearningRate("cosine", num_batches=14, warmup=4, final_factor=0.1)
+    factors = [rate.factor(batch) for batch in range(16)]
+    assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert factors[4] == 1
+    assert factors[9] == pytest.approx(0.55)
+    assert factors[14] == factors[15] == pytest.approx(0.1)
+    assert factors[4:14] == sorted(factors[4:14], reverse=True)
+
+
+@given(
+    name=st.sampled_from(sorted(CURVES)),
+    num_batches=st.integers(1, 50),
+    warmup=st.integers(0, 60),
+    final=st.floats(0, 1),
+    batch=st.integers(0, 100),
+)
+def test_factors_lie_in_their_range(name, num_batches, warmup, final, batch):
+    factor = LearningRate(name, num_batches, warmup, final).factor(batch)
+    assert 0 <= factor <= 1
+    assert batch < warmup or factor >= final - 1e-12
+    assert math.isfinite(factor)
+
+
+def test_unknown_names_are_told():
+    with pytest.raises(UsageError, match=r'unknown optimizer "adamm".*did you mean'):
+        make_optimizer("adamm", [], SETTINGS)
+    with pytest.raises(UsageError, match='unknown learning rate "cosin"'):
+        LearningRate("cosin", 1)
