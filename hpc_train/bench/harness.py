@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
@@ -126,9 +127,11 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def relative_difference(values: Iterable[float], others: Iterable[float]) -> float:
-    """The largest |a - b| / |b| over pairs of values; 0 without any.
+    """The largest |a - b| / |b| over pairs of values; 0 without any, NaN if any of them is.
 
     Raises:
         ValueError: if there are not as many of one as of the other.
     """
-    return max((abs(a - b) / abs(b) for a, b in zip(values, others, strict=True)), default=0.0)
+    found = [abs(a - b) / abs(b) for a, b in zip(values, others, strict=True)]
+    # max() would pass over a NaN, as no comparison with it holds
+    return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)

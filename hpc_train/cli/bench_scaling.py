@@ -97,7 +97,7 @@ def _show_turns(settings: Any, *, as_json: bool) -> None:
         return
     click.echo(f"in each of {settings.rounds} rounds:")
     for turn in turns:
-        click.echo(f"  {turn['ranks']} ranks  batch {turn['batch_size']}  {turn['side']}")
+        click.echo(f"  ranks {turn['ranks']}  batch {turn['batch_size']}  {turn['side']}")
 
 
 def _show(document: Mapping[str, Any]) -> None:

@@ -52,6 +52,7 @@ def test_ratios_need_pairs():
 def test_relative_difference_is_the_largest():
     assert harness.relative_difference([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
     assert harness.relative_difference([], []) == 0.0
+    assert math.isnan(harness.relative_difference([1.0, math.nan, 2.0], [1.0, 1.0, 1.0]))
 
 
 def test_cpu_model_is_the_kernels_name_or_the_architecture(tmp_path):

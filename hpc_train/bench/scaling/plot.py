@@ -62,9 +62,9 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
         _parts(right, mode, points)
     environment, settings = document["environment"], document["settings"]
     figure.suptitle(
-        f"Scaling on {document['nodes']} x {environment['processor']} "
-        f"({environment['cores']} cores), {settings['threads']} torch thread"
-        f"{'s' if settings['threads'] > 1 else ''} per rank, {environment['date']}",
+        f"{environment['processor']}, {_count(environment['cores'], 'core')} per node, "
+        f"{_count(document['nodes'], 'node')}, {_count(settings['threads'], 'torch thread')} "
+        f"per rank, {environment['date']}",
         fontsize=10,
     )
     try:
@@ -94,7 +94,7 @@ def _speed_up(axes: Any, mode: str, points: Sequence[Mapping[str, Any]]) -> None
         )
     axes.set_xticks(ranks, [_name(point) for point in points])
     axes.set_xlabel("ranks")
-    axes.set_ylabel(f"speed-up over {ranks[0]} rank{'s' if ranks[0] > 1 else ''} (samples/s)")
+    axes.set_ylabel(f"speed-up over {_count(ranks[0], 'rank')}")
     axes.set_title(f"{mode} scaling: {_WORK[mode]}")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
@@ -128,6 +128,10 @@ def _parts(axes: Any, mode: str, points: Sequence[Mapping[str, Any]]) -> None:
     axes.set_title(f"{mode} scaling: where a step of hpc_train goes")
     axes.set_ylim(0, 1.3 * tallest)
     axes.legend(frameon=False, ncols=3, loc="upper right", fontsize=9)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _name(point: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ def study(settings: Settings, out: Path, tell: Callable[[str], None]) -> dict[st
             found = _run(job)
             measured[turn].append(found)
             tell(
-                f"round {number + 1}/{settings.rounds}  {turn.ranks} ranks  "
+                f"round {number + 1}/{settings.rounds}  ranks {turn.ranks}  "
                 f"batch {turn.batch_size}  {TITLES[turn.side]:<19}  "
                 f"{1e3 * found['step_seconds']:.1f} ms a step"
             )
