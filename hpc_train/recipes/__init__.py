@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpc_train.errors import ConfigError, nearest, unknown
 
-__all__ = ["Recipe", "find", "recipes"]
+__all__ = ["Recipe", "find", "names", "recipes"]
 
 _FOLDER = Path(__file__).parent
 
@@ -27,6 +27,11 @@ class Recipe:
 def recipes(folder: Path = _FOLDER) -> list[Recipe]:
     """All recipes in `folder`, by name; without an argument, those that ship with the package."""
     return [Recipe(path.stem, path, _first_line(path)) for path in sorted(folder.glob("*.toml"))]
+
+
+def names() -> list[str]:
+    """The names of the recipes that ship with the package."""
+    return [recipe.name for recipe in recipes()]
 
 
 def find(name_or_path: str, folder: Path = _FOLDER) -> Path:
