@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,13 +87,15 @@ def cpu_model(cpu_facts: Path = _CPU_FACTS) -> str:
 
 
 def circumstances() -> dict[str, Any]:
-    """When and where this process measures: date, versions, processor, cores, load."""
+    """When and where this process measures: date, versions, processor, cores, load, command."""
+    program, *arguments = sys.argv
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 2),
         **environment(),
+        "command": [Path(program).name, *arguments],
     }
 
 

@@ -17,7 +17,6 @@ def result(step_seconds, losses=(2.0, 1.0)):
         "oversubscribed": False,
         "mpi": "some MPI",
         "nodes": 1,
-        "hosts": ["here"],
     }
 
 

@@ -40,7 +40,6 @@ def report(settings: Settings, measured: Measured) -> dict[str, Any]:
         "settings": settings.to_json(),
         "mpi": some["mpi"],
         "nodes": some["nodes"],
-        "hosts": some["hosts"],
         "loss_difference": check_losses(measured),
         "modes": {
             mode: [_point(settings, measured, mode, ranks) for ranks in settings.ranks]

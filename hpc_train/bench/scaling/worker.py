@@ -40,7 +40,6 @@ def measure(job: Job, comm: Comm) -> None:
         "seconds": found.seconds,
         "steps": clock.to_json(found.steps),
         "cores": sorted(os.sched_getaffinity(0)),
-        "host": comm.hosts[comm.world.rank].partition("/")[0],
     }
     ranks = comm.gather(mine)
     if comm.world.is_coordinator:
@@ -60,7 +59,6 @@ def summarise(
         "parts_seconds": clock.split(steps) if all(steps) else None,
         "losses": losses,
         "nodes": max(nodes) + 1,
-        "hosts": sorted({rank["host"] for rank in ranks}),
         "oversubscribed": oversubscribed(nodes, [rank["cores"] for rank in ranks], job.threads),
         "mpi": library_facts()["library_version"],
     }
