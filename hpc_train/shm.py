@@ -1,0 +1,118 @@
+"""Memory maps in /dev/shm that the ranks of a node share.
+
+creator            others of the node
+create(size)                            a new file of a random name, sparse: no memory yet
+  name   ------->  open(name)
+unlink                                  as soon as all have it: from here on nothing can leak
+reserve(part)      reserve(part)        memory for one's own part, or an error
+map                map
+
+Whoever uses a segment passes the name along and agrees on errors; this module knows no ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDER = Path("/dev/shm")
+PAGE_BYTES = mmap.PAGESIZE
+_PREFIX = "hpc_train-"
+
+
+class Segment:
+    """A file of shared memory, open in this process; a context manager that closes it.
+
+    A map of it outlives the file: memory returns to the system with the last array over it.
+
+    Attributes:
+        path: the file; without a name in the file system after `unlink`.
+        size: in bytes.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+
+    @classmethod
+    def create(cls, size: int, folder: Path | None = None) -> Segment:
+        """A new segment of `size` bytes, > 0, that no other process can have guessed.
+
+        Args:
+            size: in bytes; memory is taken by `reserve`, part by part.
+            folder: a file system in memory, default `FOLDER`.
+
+        Raises:
+            OSError: if it cannot be created there.
+        """
+        path = (folder or FOLDER) / f"{_PREFIX}{secrets.token_hex(16)}"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, size)
+            return cls(path, descriptor)
+        except BaseException:
+            path.unlink()
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> Segment:
+        """The segment that another process of this node created.
+
+        Raises:
+            OSError: if it is not there, as in a container with a /dev/shm of its own.
+        """
+        return cls(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
+
+    def unlink(self) -> None:
+        """Remove the name; whoever has the segment open keeps it."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+    def reserve(self, start: int, stop: int) -> None:
+        """Take memory for the bytes start .. stop-1, zeros, near the core that calls.
+
+        A sparse file would be granted even when memory is full, and the first touch of it would
+        kill the process with SIGBUS.
+
+        Raises:
+            OSError: if there is not enough memory left (ENOSPC), or a limit forbids it.
+        """
+        if stop > start:
+            os.posix_fallocate(self._descriptor, start, stop - start)
+
+    def map(self) -> NDArray[np.uint8]:
+        """All bytes, shape (size,), shared with whoever maps the segment."""
+        view: Any = mmap.mmap(self._descriptor, self.size)
+        return np.frombuffer(view, np.uint8)
+
+    def close(self) -> None:
+        """Close the file; maps stay."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Segment:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def whole_pages(size: int) -> int:
+    """The least multiple of a page that holds `size` bytes."""
+    return -(-size // PAGE_BYTES) * PAGE_BYTES
