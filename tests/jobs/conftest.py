@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from hpc_train.data.index import FieldInfo
+from hpc_train.data.layout import Layout
 from hpc_train.data.writer import ShardWriter
 
 CONFIG = """\
@@ -40,7 +42,8 @@ def blobs(tmp_path_factory):
     random = np.random.default_rng(0)
     label = np.arange(200) % 3
     x = (random.standard_normal((200, 5)) + 2 * label[:, None]).astype(np.float32)
-    with ShardWriter(folder, chunk_rows=16) as writer:
+    fields = {"x": FieldInfo((5,), "float32"), "label": FieldInfo((), "int64")}
+    with ShardWriter(folder, fields, Layout(chunk_rows=16, samples_per_shard=64)) as writer:
         writer.append({"x": x, "label": label})
     return folder
 
