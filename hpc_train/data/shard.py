@@ -8,10 +8,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,9 @@ class ShardFile:
     def __init__(self, path: Path, fields: Mapping[str, FieldInfo], layout: Layout) -> None:
         self.path = path
         self.samples = 0
+        self._disk = _Disk(path)
         # the version bounds are those that HDF5 1.10 reads; no times: same input, same bytes
-        self._file = h5py.File(path, "w", libver=("v110", "v110"), locking=False)
+        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
         self._datasets = {
             name: self._file.create_dataset(
                 name,
@@ -53,24 +53,114 @@ class ShardFile:
         for name, dataset in self._datasets.items():
             dataset.resize(self.samples, axis=0)
             dataset[first : self.samples] = rows[name][:count]
+        self._disk.check()
 
     def close(self) -> None:
         """Add the checksums, close the file and have it on the disk."""
+        # what a cache still holds goes out first: checksums are of what the disk took
+        self._file.flush()
+        self._disk.check()
         group = self._file.create_group(CHECKSUMS)
         for name, dataset in self._datasets.items():
             sums = np.fromiter((zlib.crc32(raw) for raw in raw_chunks(dataset)), np.uint32)
             group.create_dataset(name, data=sums, track_times=False)
         self._file.close()
-        sync(self.path)
+        self._disk.sync()
+        self._disk.close()
+        self._disk.check()
 
     def discard(self) -> None:
-        """Close and remove the file, also where the disk is full."""
-        # an empty file has room for what HDF5 still holds: else it could never be closed
-        with contextlib.suppress(OSError):
-            os.truncate(self.path, 0)
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
-            self._file.close()
+        """Close and remove the file."""
+        self._disk.give_up(InterruptedError("given up"))
+        self._file.close()
+        self._disk.close()
         self.path.unlink(missing_ok=True)
+
+
+class _Disk:
+    """The file under an HDF5 file; it never fails, it remembers.
+
+    HDF5 cannot close a file whose writes fail (a full disk): the process crashes later. So the
+    first failure is kept for `check` to raise, and from then on nothing is written or read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._place = 0
+        self._failure: BaseException | None = None
+
+    def check(self) -> None:
+        """Raise the first failure."""
+        if self._failure is not None:
+            raise self._failure
+
+    def give_up(self, reason: BaseException) -> None:
+        """Write nothing more."""
+        self._failure = self._failure or reason
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        self._attempt(lambda: os.fsync(self._handle))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._handle >= 0:
+            handle, self._handle = self._handle, -1
+            os.close(handle)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; from the beginning or the end, as h5py does."""
+        if whence == os.SEEK_END:
+            offset += os.fstat(self._handle).st_size
+        self._place = offset
+        return offset
+
+    def tell(self) -> int:
+        """The place in the file."""
+        return self._place
+
+    def write(self, data: Any) -> int:
+        """All of `data` at the place."""
+        view = memoryview(data).cast("B")
+        self._attempt(lambda: self._write_all(view))
+        self._place += len(view)
+        return len(view)
+
+    def readinto(self, buffer: Any) -> int:
+        """All of `buffer` from the place; what there is not reads as it is in the buffer."""
+        view = memoryview(buffer).cast("B")
+        self._attempt(lambda: os.preadv(self._handle, [view], self._place))
+        self._place += len(view)
+        return len(view)
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes from the place; h5py tells a file by having this."""
+        data = bytearray(size)
+        self.readinto(data)
+        return bytes(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Give the file a length, by default up to the place."""
+        length = self._place if size is None else size
+        self._attempt(lambda: os.ftruncate(self._handle, length))
+        return length
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def _write_all(self, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self._handle, view[done:], self._place + done)
+
+    def _attempt(self, act: Callable[[], Any]) -> None:
+        if self._failure is not None:
+            return
+        try:
+            act()
+        # Ctrl-C, too, would break HDF5 in the middle
+        except BaseException as failure:
+            self._failure = failure
 
 
 def raw_chunks(dataset: Any) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ def open_source(kind: str, path: Path, options: Options | None = None) -> Source
 
     Raises:
         UsageError: if kind or options are unknown or do not fit.
-        DataError: if there is nothing, or something else, at `path`.
+        DataError: if there is nothing, no sample, or something else, at `path`.
     """
     options = options or Options()
     name = detect(path) if kind == "auto" else kind
@@ -45,7 +45,10 @@ def open_source(kind: str, path: Path, options: Options | None = None) -> Source
                 f"--{option} does not apply to the kind {name} (options of {name}: {takes})",
                 where=str(path),
             )
-    return found.open(path, options)
+    source = found.open(path, options)
+    if source.num_samples == 0:
+        raise DataError("there must be samples (samples: 0)", where=str(path))
+    return source
 
 
 def detect(path: Path) -> str:
