@@ -3,9 +3,9 @@
 import pytest
 
 from hpc_train.bench.scaling.clock import PARTS
+from hpc_train.bench.scaling.measured import oversubscribed
 from hpc_train.bench.scaling.report import check_losses, part_rows, report, rows
 from hpc_train.bench.scaling.settings import SIDES, Settings, Turn, parse_modes, parse_ranks
-from hpc_train.bench.scaling.worker import oversubscribed
 from hpc_train.errors import HpcTrainError, UsageError
 
 

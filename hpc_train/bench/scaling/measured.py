@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from hpc_train.bench.scaling.clock import Step
@@ -21,3 +22,17 @@ class Measured:
     seconds: list[float]
     losses: list[float]
     steps: list[Step] = field(default_factory=list)
+
+
+def oversubscribed(nodes: tuple[int, ...], cores: list[list[int]], threads: int) -> bool:
+    """Whether the ranks of some node have more threads than cores to run them on.
+
+    Args:
+        nodes: the node of each rank.
+        cores: the cores that each rank may run on.
+        threads: of each rank.
+    """
+    there: dict[int, set[int]] = {}
+    for node, mine in zip(nodes, cores, strict=True):
+        there.setdefault(node, set()).update(mine)
+    return any(count * threads > len(there[node]) for node, count in Counter(nodes).items())

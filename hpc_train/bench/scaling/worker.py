@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from hpc_train.bench.scaling import clock
+from hpc_train.bench.scaling.measured import oversubscribed
+from hpc_train.bench.scaling.sides import SIDES
 from hpc_train.bench.scaling.workload import Job
 from hpc_train.comm import Comm, connect
 from hpc_train.comm.exits import leave
@@ -33,8 +34,6 @@ def main(arguments: list[str]) -> int:
 
 def measure(job: Job, comm: Comm) -> None:
     """Take part in a job, and write its result on rank 0."""
-    from hpc_train.bench.scaling.sides import SIDES
-
     found = SIDES[job.side](job, comm)
     mine = {
         "seconds": found.seconds,
@@ -62,20 +61,6 @@ def summarise(
         "oversubscribed": oversubscribed(nodes, [rank["cores"] for rank in ranks], job.threads),
         "mpi": library_facts()["library_version"],
     }
-
-
-def oversubscribed(nodes: tuple[int, ...], cores: list[list[int]], threads: int) -> bool:
-    """Whether the ranks of some node have more threads than cores to run them on.
-
-    Args:
-        nodes: the node of each rank.
-        cores: the cores that each rank may run on.
-        threads: of each rank.
-    """
-    there: dict[int, set[int]] = {}
-    for node, mine in zip(nodes, cores, strict=True):
-        there.setdefault(node, set()).update(mine)
-    return any(count * threads > len(there[node]) for node, count in Counter(nodes).items())
 
 
 if __name__ == "__main__":
