@@ -42,18 +42,26 @@ def to_terminal(*, verbose: bool = False) -> None:
 
 
 def to_file(path: Path, rank: int) -> logging.Handler:
-    """Write this rank's log to `path` as well; close with `close_file`."""
+    """Write this rank's log to `path` as well; close with `close_file`.
+
+    Where no log was configured, Python shows warnings on standard error: a file must not end that.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(_FORMAT))
     handler.addFilter(_Rank(rank))
     logger = logging.getLogger(ROOT)
     logger.setLevel(logging.DEBUG)
+    if rank == 0 and not logger.hasHandlers() and logging.lastResort is not None:
+        logger.addHandler(logging.lastResort)
     logger.addHandler(handler)
     return handler
 
 
 def close_file(handler: logging.Handler) -> None:
     """Stop writing to the file of `handler`."""
-    logging.getLogger(ROOT).removeHandler(handler)
+    logger = logging.getLogger(ROOT)
+    logger.removeHandler(handler)
+    if logging.lastResort is not None:
+        logger.removeHandler(logging.lastResort)
     handler.close()

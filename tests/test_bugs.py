@@ -1,5 +1,7 @@
 """One test per bug that was found, opening with its story."""
 
+import json
+import math
 import time
 
 import numpy as np
@@ -9,12 +11,15 @@ import torch
 from hpc_train.checkpoint import Store
 from hpc_train.data.loader import Loader
 from hpc_train.data.order import make_order
-from hpc_train.errors import DataError
+from hpc_train.errors import ConfigError, DataError
+from hpc_train.observe import Result, read_result
 from hpc_train.optim.optimizers import Settings
 from hpc_train.plan import Course, Plan
 from hpc_train.record import Stopwatch, listening, phase
 from hpc_train.strategies import Learner, make_arenas
+from hpc_train.world import RankError
 from tests.data.files import make_dataset
+from tests.train.runs import trainer
 
 
 def test_a_hook_that_raises_leaves_the_hooks_entered_before_it():
@@ -110,3 +115,41 @@ def test_another_optimizer_begins_anew(caplog):
         learner.update(1.0)
         state = learner.state()
     assert "the state of another optimizer (momentum_buffer) cannot be used" in caplog.text
+
+
+class SparseNet(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(100, 7, sparse=True)
+
+    def forward(self, x):
+        self.zero_grad()  # drops the dense gradient that torch would add to
+        return self.table(x.long()).mean(1)
+
+
+def test_an_error_after_the_backward_pass_is_not_swallowed(tmp_path):
+    """A model with sparse gradients trained to its end, and its weights never changed.
+
+    Collecting the gradients raised on every rank, but the tally already said that all was well, so
+    nobody looked at the error.
+    """
+    with pytest.raises(RankError, match="gradients must be dense"):
+        trainer(tmp_path, SparseNet()).fit()
+
+
+def test_resuming_a_complete_run_keeps_its_result(tmp_path):
+    """A job that was requeued after its end lost its `result.json`, and so looked unfinished.
+
+    The run directory was made ready, the result removed, and only then the checkpoint read.
+    """
+    trainer(tmp_path).fit()
+    with pytest.raises(ConfigError, match="complete already"):
+        trainer(tmp_path).fit(resume=tmp_path / "run")
+    assert read_result(tmp_path / "run").status == "done"
+
+
+def test_a_result_that_is_not_a_number_is_valid_json(tmp_path):
+    """A diverged run wrote `NaN` into `result.json`, which no strict reader takes."""
+    Result("done", 0, 1, {"test": {"loss": math.nan}}, "here").write(tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"] == {"test": {"loss": None}}
+    assert math.isnan(read_result(tmp_path).metrics["test"]["loss"])

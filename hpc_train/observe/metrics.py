@@ -29,24 +29,28 @@ class MetricsFile:
 
     def record(self, record: Record) -> None:
         """Write `record`; numbers that are not finite become null, as JSON has none."""
-        self._file.write(json.dumps(_finite(record)) + "\n")
+        self._file.write(json.dumps(finite(record)) + "\n")
         if record["kind"] != "step" or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._file.flush()
             self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Have all of it reach the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
 
 
-def _finite(value: Any) -> Any:
-    """The same with null for NaN and infinities."""
+def finite(value: Any) -> Any:
+    """The same JSON with None for NaN and infinities, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
     return value
 
 

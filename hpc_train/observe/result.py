@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -11,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from hpc_train.observe.metrics import finite
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("hpc-train", "torch", "numpy", "h5py", "mpi4py", "pydantic", "safetensors")
@@ -52,16 +55,20 @@ def read_result(folder: Path) -> Result | None:
     try:
         document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         document.pop("schema_version")
+        document["metrics"] = {
+            data: {n: math.nan if v is None else v for n, v in values.items()}
+            for data, values in document["metrics"].items()
+        }
         return Result(**document)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document to `path`, atomically."""
+    """Write a document to `path`, atomically; numbers that are not finite become null."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with draft.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
+        json.dump(finite(document), file, indent=1, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

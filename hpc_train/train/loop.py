@@ -74,6 +74,8 @@ class Loop:
         config = self.parts.config
         self.parts.model.train()
         try:
+            if self.batch == self._num_batches:  # an earlier part ended just before its result
+                self._look_up(Segment(self.batch, self.batch, evaluate=True, save=True, last=True))
             for segment in segments(
                 self._course,
                 self.batch,
@@ -81,11 +83,14 @@ class Loop:
                 evaluate=Every.parse(config.run.evaluate),
                 save=Every.parse(config.checkpoint.every),
             ):
-                if self._train(segment):
+                leaving = self._train(segment)
+                if leaving:
                     self.parts.strategy.settle()
                     self._save(final=True)
+                if self.batch == segment.stop:
+                    self._look_up(segment)
+                if leaving and self.batch < self._num_batches:
                     return "preempted"
-                self._look_up(segment)
         except (RankError, NonFiniteError) as error:
             self._rescue(error)
             raise
@@ -121,7 +126,6 @@ class Loop:
             learner.set_rate(parts.rates.factor(work.batch.number))
             parts.strategy.begin(learner)
             error: Exception | None = None
-            tally = Tally(flags={"failed"})
             try:
                 samples = samples or parts.loaders["train"].get(work)
                 tally = compute(
@@ -131,7 +135,7 @@ class Loop:
                 learner.gather()
                 tally.digest = samples.digest
             except Exception as raised:
-                error = raised
+                error, tally = raised, Tally(flags={"failed"})
             tally.busy_seconds, self._busy = self._busy, 0.0
             if self._stop.is_set:
                 tally.flags.add("preempted")
@@ -154,8 +158,9 @@ class Loop:
             self._record({"kind": "event", "event": "skipped", "text": ""}, work)
             logger.warning("%s is not finite in %s: update skipped", what, place)
             return
+        value = outcome.total.mean_loss if what == "loss" else outcome.norm
         error = NonFiniteError(
-            f"{what} must be finite ({what} of {place}: {outcome.total.mean_loss})",
+            f"{what} must be finite ({what} of {place}: {value})",
             hint="lower optimizer.lr, set optimizer.clip_norm, "
             'or set optimizer.non_finite = "skip"',
         )

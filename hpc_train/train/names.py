@@ -29,23 +29,31 @@ def find(section: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Ca
             hint="for your own, write my_package.module:function",
         )
     module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), attribute]):
+        raise ConfigError(
+            f'a name of your own must read my_package.module:function ({section}.name: "{name}")',
+            where=f"{section}.name",
+        )
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        home = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
-            raise
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and imports one that is not
         raise ConfigError(
             f'no module "{error.name}" ({section}.name: "{name}")',
             where=f"{section}.name",
             hint="start from the folder that holds it, or install it",
         ) from error
-    except AttributeError as error:
+    found = getattr(home, attribute, None)
+    if found is None:
+        names = [key for key, value in vars(home).items() if callable(value)]
         raise ConfigError(
             f'module "{module}" has no "{attribute}" ({section}.name: "{name}")',
             where=f"{section}.name",
-        ) from error
+            hint=f"did you mean {module}:{like}?" if (like := nearest(attribute, names)) else None,
+        )
     if not callable(found):
         raise ConfigError(f'"{name}" cannot be called', where=f"{section}.name")
     function: Callable[..., Any] = found

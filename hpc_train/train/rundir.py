@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from hpc_train.errors import ConfigError, HpcTrainError
 from hpc_train.observe import write_json
 
 ROOT = Path("runs")
+_SUFFIX = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")
 
 
 def new_run_dir(config: Config) -> Path:
@@ -23,7 +27,7 @@ def new_run_dir(config: Config) -> Path:
 
 
 def find_run(name: str, run_name: str | None) -> Path:
-    """The run directory to resume: a path, the end of one in `runs`, or "latest".
+    """The run directory to resume: a path, the name of one in `runs`, or "latest".
 
     Args:
         name: what the user said.
@@ -39,15 +43,23 @@ def find_run(name: str, run_name: str | None) -> Path:
         raise ConfigError(
             f'no run in "{name}"', where="--resume", hint="name a run directory, or latest"
         )
-    pattern = f"{run_name}-*" if run_name else "*"
-    runs = [path for path in ROOT.glob(pattern) if (path / "config.toml").is_file()]
+    runs = [
+        path
+        for path in ROOT.glob("*")
+        if (path / "config.toml").is_file() and (not run_name or _name_of(path) == run_name)
+    ]
     if not runs:
         raise ConfigError(
-            f"no run {pattern} in {ROOT.absolute()}",
+            f"no run {run_name + ' ' if run_name else ''}in {ROOT.absolute()}",
             where="--resume latest",
             hint="start from the folder in which the run was started, or name its directory",
         )
     return max(runs, key=lambda path: (path / "config.toml").stat().st_mtime_ns)
+
+
+def _name_of(path: Path) -> str:
+    """The `run.name` of a directory that `new_run_dir` named."""
+    return _SUFFIX.sub("", path.name)
 
 
 def prepare(folder: Path, config_text: str, facts: dict[str, Any], *, resuming: bool) -> None:
@@ -62,16 +74,27 @@ def prepare(folder: Path, config_text: str, facts: dict[str, Any], *, resuming: 
             where=str(folder),
             hint=f"go on with it by --resume {folder}, or choose another run.dir",
         )
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "result.json").unlink(missing_ok=True)
         draft = folder / "config.toml.tmp"
         draft.write_text(config_text, encoding="utf-8")
         draft.replace(folder / "config.toml")
         write_json(folder / "environment.json", facts)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error that names the run directory.
+
+    Raises:
+        HpcTrainError: in place of an OSError.
+    """
+    try:
+        yield
     except OSError as error:
         raise HpcTrainError(
-            f"cannot write the run directory: {error.strerror}",
-            where=str(folder),
-            hint="choose another place with run.dir=PATH",
+            f"cannot write the run directory: {error.strerror or error}",
+            where=str(error.filename or folder),
+            hint="free space there, or choose another place with run.dir=PATH",
         ) from error

@@ -19,7 +19,16 @@ from hpc_train.comm import Comm, connect
 from hpc_train.comm.exits import abort_on_uncaught, exit_code
 from hpc_train.config import Config, load, to_toml
 from hpc_train.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError, HpcTrainError
-from hpc_train.observe import MetricsFile, Progress, Result, Sink, Start, environment
+from hpc_train.observe import (
+    Forgiving,
+    MetricsFile,
+    Progress,
+    Result,
+    Sink,
+    Start,
+    environment,
+    read_result,
+)
 from hpc_train.plan import Course
 from hpc_train.record import Stopwatch, listening
 from hpc_train.train import rundir, state
@@ -101,6 +110,9 @@ class Trainer:
             parts = build(config, comm, self.model)
             stack.callback(parts.close)
             self.model = parts.model
+            store = Store(folder / "checkpoints", config.checkpoint.keep_last)
+            # before anything is written: an earlier run keeps its files if it cannot go on
+            way = self._resumed(parts, store, folder) if resume is not None else _fresh(parts)
             on_coordinator(
                 comm,
                 lambda: rundir.prepare(
@@ -114,9 +126,23 @@ class Trainer:
             stack.callback(log.close_file, handler)
             stopwatch, stop = Stopwatch(), StopFlag()
             stack.enter_context(stop.on_signal())
-            loop, sinks = self._loop(parts, folder, stopwatch, stop, resume is not None)
+            sinks = together(comm, lambda: self._sinks(folder, way.batch))
             for sink in sinks:
                 stack.callback(sink.close)
+                sink.start(
+                    Start(way.batch, way.end, way.epochs, _summary(parts, folder, way.batch))
+                )
+            loop = Loop(
+                parts,
+                store,
+                sinks,
+                stopwatch,
+                stop,
+                course=way.course,
+                batch=way.batch,
+                step=way.step,
+                num_batches=way.end,
+            )
             try:
                 with listening(stopwatch):
                     status = loop.run()
@@ -124,7 +150,7 @@ class Trainer:
                 self._failed(error, folder, loop)
                 raise
             result = self._result(status, folder, loop, time.perf_counter() - started)
-            on_coordinator(comm, lambda: result.write(folder))
+            on_coordinator(comm, lambda: _write(result, folder))
         return result
 
     def _run_dir(self, resume: str | Path | None) -> Path:
@@ -132,52 +158,44 @@ class Trainer:
 
     def _log_file(self, folder: Path) -> logging.Handler:
         rank = self._comm.world.rank
-        return log.to_file(folder / "logs" / f"rank-{rank:04d}.log", rank)
+        with rundir.writing(folder):
+            return log.to_file(folder / "logs" / f"rank-{rank:04d}.log", rank)
 
-    def _loop(
-        self, parts: Parts, folder: Path, stopwatch: Stopwatch, stop: StopFlag, resuming: bool
-    ) -> tuple[Loop, list[Sink]]:
-        """The loop, from its beginning or from a checkpoint, and who listens to it."""
-        comm, config = parts.comm, parts.config
-        store = Store(folder / "checkpoints", config.checkpoint.keep_last)
-        course, batch, step = parts.survey.course, 0, 0
-        if resuming:
-            saved: Saved = together(comm, store.newest)
-            cursor, batch, step = together(comm, lambda: state.restore(parts, saved))
-            course = Course(course.num_samples, course.batch_size, cursor, batch)
-        epochs = config.run.epochs if config.run.steps is None else None
-        end = config.run.steps or course.end_of(epochs or 1)
-        if batch >= end:
+    def _resumed(self, parts: Parts, store: Store, folder: Path) -> Way:
+        """The way from the newest valid checkpoint on, which all ranks load.
+
+        Raises:
+            ConfigError: if the run is complete.
+        """
+        comm = self._comm
+        held: list[Saved] = []
+
+        def find() -> str:
+            held.append(store.newest())
+            return str(held[0].path)
+
+        path = Path(on_coordinator(comm, find))
+        saved = together(comm, lambda: held[0] if held else store.load(path))
+        cursor, batch, step = together(comm, lambda: state.restore(parts, saved))
+        course = parts.survey.course
+        way = _way(parts, Course(course.num_samples, course.batch_size, cursor, batch), batch, step)
+        # one that ended after its last batch, and before its result was written, is not complete
+        if batch > way.end or (batch == way.end and on_coordinator(comm, lambda: _is_done(folder))):
             raise _agreed(
                 ConfigError(
-                    f"the run is complete already ({batch} of {end} batches)",
+                    f"the run is complete already ({batch} of {way.end} batches)",
                     where=str(folder),
-                    hint=f"go on beyond it with {'run.epochs' if epochs else 'run.steps'}=N",
+                    hint=f"go on beyond it with {'run.epochs' if way.epochs else 'run.steps'}=N",
                 )
             )
-        parts.rates = dataclasses.replace(parts.rates, num_batches=end)
-        start = Start(batch, end, epochs, _summary(parts, folder, batch))
-        sinks = self._sinks(folder, batch)
-        for sink in sinks:
-            sink.start(start)
-        loop = Loop(
-            parts,
-            store,
-            sinks,
-            stopwatch,
-            stop,
-            course=course,
-            batch=batch,
-            step=step,
-            num_batches=end,
-        )
-        return loop, sinks
+        return way
 
     def _sinks(self, folder: Path, batch: int) -> list[Sink]:
         if not self._comm.world.is_coordinator:
             return []
-        sinks: list[Sink] = [MetricsFile(folder / "metrics.jsonl", batch)]
-        return sinks if self._quiet else [*sinks, Progress(self._stream)]
+        with rundir.writing(folder):
+            sinks: list[Sink] = [Forgiving(MetricsFile(folder / "metrics.jsonl", batch))]
+        return sinks if self._quiet else [*sinks, Forgiving(Progress(self._stream))]
 
     def _result(self, status: str, folder: Path, loop: Loop, seconds: float) -> Result:
         counts = loop.parts.strategy.plan.counts
@@ -201,9 +219,46 @@ class Trainer:
             "failed", exit_code(error), loop.step, loop.metrics, str(folder), error=lines
         )
         try:
-            result.write(folder)
-        except OSError as other:
-            logger.warning("cannot write result.json: %s", other.strerror)
+            _write(result, folder)
+        except HpcTrainError as other:
+            logger.warning("%s", other.lines()[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """What lies before a run: batches [batch, end) of a course, after `step` updates.
+
+    `epochs` is its length in epochs; None if it is given in batches.
+    """
+
+    course: Course
+    batch: int
+    step: int
+    end: int
+    epochs: int | None
+
+
+def _way(parts: Parts, course: Course, batch: int, step: int) -> Way:
+    run = parts.config.run
+    epochs = run.epochs if run.steps is None else None
+    end = run.steps or course.end_of(epochs or 1)
+    # the curve spans the whole run, whatever batch sizes its parts had
+    parts.rates = dataclasses.replace(parts.rates, num_batches=end)
+    return Way(course, batch, step, end, epochs)
+
+
+def _fresh(parts: Parts) -> Way:
+    return _way(parts, parts.survey.course, 0, 0)
+
+
+def _is_done(folder: Path) -> bool:
+    result = read_result(folder)
+    return result is not None and result.status == "done"
+
+
+def _write(result: Result, folder: Path) -> None:
+    with rundir.writing(folder):
+        result.write(folder)
 
 
 def _rank_rows(loop: Loop, counts: Sequence[int]) -> list[dict[str, Any]]:
