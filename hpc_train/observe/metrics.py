@@ -57,7 +57,10 @@ def finite(value: Any) -> Any:
 def _cut(path: Path, batch: int) -> None:
     """Keep the records of batches up to `batch`; a half-written last line is dropped."""
     draft = path.with_suffix(".jsonl.tmp")
-    with path.open(encoding="utf-8") as old, draft.open("w", encoding="utf-8") as new:
+    with (
+        path.open(encoding="utf-8", errors="replace") as old,
+        draft.open("w", encoding="utf-8") as new,
+    ):
         for line in old:
             try:
                 keep = line.endswith("\n") and json.loads(line)["batch"] <= batch
