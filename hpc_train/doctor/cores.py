@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hpc_train.doctor.check import OK, WARN, Check, Facts, Report, Request, listed
+from hpc_train.train.device import threads_of
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -76,8 +77,6 @@ def _cores(report: Report) -> Check:
 
 def _threads(report: Report) -> Check:
     """No more torch threads than cores."""
-    from hpc_train.train.device import threads_of
-
     facts = report.of("cores")
     cores = [fact["cores"] for fact in facts]
     threads = [

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import torch
+
 from hpc_train.doctor.check import OK, WARN, Check, Facts, Report, Request, listed
+from hpc_train.train.device import gpu_number, visible_gpus
 from hpc_train.world import World
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")
@@ -13,10 +16,6 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 def facts(request: Request) -> Facts:
     """The GPUs that torch sees, and those that the driver knows."""
-    import torch
-
-    from hpc_train.train.device import visible_gpus
-
     gpus = visible_gpus()
     return {
         "gpus": gpus,
@@ -56,8 +55,6 @@ def _none(mine: Facts) -> Check:
 
 def _users(world: World, seen: list[list[str]]) -> Counter[str]:
     """How many ranks would compute on each GPU, by UUID."""
-    from hpc_train.train.device import gpu_number
-
     users: Counter[str] = Counter()
     for rank in range(world.size):
         number = gpu_number(World(rank, world.nodes, world.mesh), seen)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+import h5py
+
 from hpc_train.doctor.check import OK, WARN, Check, Facts, Report, Request, differing
 
 _UNLOCKED_SINCE = (1, 12, 1)  # from here on a file can be opened without locking it
@@ -12,8 +14,6 @@ _UNLOCKED_SINCE = (1, 12, 1)  # from here on a file can be opened without lockin
 
 def facts(request: Request) -> Facts:
     """Versions, and what the environment says about locking."""
-    import h5py
-
     return {
         "h5py": str(h5py.version.version),
         "hdf5": str(h5py.version.hdf5_version),

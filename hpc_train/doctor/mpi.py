@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from hpc_train.comm.facts import mpi_facts
 from hpc_train.doctor.check import FAIL, OK, WARN, Check, Facts, Report, Request, differing
 from hpc_train.errors import SetupError
 from hpc_train.launch import Probe, probe, under_launcher
@@ -20,8 +21,6 @@ def facts(request: Request) -> Facts:
     """The library and the launcher; alone, the library is started in a child process only."""
     launched = under_launcher(os.environ)
     if not request.alone:
-        from hpc_train.comm.facts import mpi_facts
-
         return {
             "library": mpi_facts(),
             "problem": None,

@@ -6,6 +6,8 @@ import platform
 import sys
 from importlib import metadata
 
+import torch
+
 from hpc_train.doctor.check import FAIL, OK, WARN, Check, Facts, Report, Request, differing
 
 _PACKAGES = ("hpc-train", "mpi4py", "numpy", "h5py", "pydantic", "safetensors")
@@ -13,8 +15,6 @@ _PACKAGES = ("hpc-train", "mpi4py", "numpy", "h5py", "pydantic", "safetensors")
 
 def facts(request: Request) -> Facts:
     """Versions of everything."""
-    import torch
-
     return {
         "python": platform.python_version(),
         "executable": sys.executable,
