@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from hpc_train import recipes
@@ -47,12 +48,10 @@ def commands():
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_commands_of_the_readme_are_understood(words):
-    context = cli.make_context("hpc-train", list(words[1:]), resilient_parsing=True)
-    command, arguments = cli, words[1:]
-    while hasattr(command, "resolve_command"):
-        name, command, arguments = command.resolve_command(context, arguments)
-        context = command.make_context(name, list(arguments), resilient_parsing=True)
-        arguments = context.args or arguments[len(arguments) :] or context.protected_args
+    command, arguments = cli, list(words[1:])
+    while isinstance(command, click.Group):
+        context = click.Context(command, info_name=words[0])
+        _, command, arguments = command.resolve_command(context, arguments)
     options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
     for word in words:
         if word.startswith("-"):

@@ -87,6 +87,8 @@ def main() -> None:
 
 
 def _main(arguments: list[str]) -> int:
+    if "--debug" in arguments:  # wherever it stands
+        arguments = ["--debug", *(word for word in arguments if word != "--debug")]
     try:
         code = cli.main(args=arguments, prog_name="hpc-train", standalone_mode=False)
     except (KeyboardInterrupt, click.exceptions.Abort):

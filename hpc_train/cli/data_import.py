@@ -17,6 +17,7 @@ from hpc_train.errors import UsageError
 if TYPE_CHECKING:
     from hpc_train.data.index import FieldInfo
     from hpc_train.data.layout import Layout
+    from hpc_train.data.sources import Source
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -87,7 +88,6 @@ def command(
     from hpc_train.data.layout import plan_layout
     from hpc_train.data.place import check_destination
     from hpc_train.data.sources import Options, open_source
-    from hpc_train.data.writer import ShardWriter
 
     check_destination(dest, overwrite=overwrite)
     opened = open_source(kind, locate(source), Options(**options))
@@ -102,16 +102,22 @@ def command(
     if dry_run:
         click.echo("\n".join(plan_lines(dest, fields, opened.num_samples, layout)))
         return
+    _write(opened, dest, layout, licence, overwrite=overwrite)
+
+
+def _write(source: Source, dest: Path, layout: Layout, licence: str, *, overwrite: bool) -> None:
+    from hpc_train.data.writer import ShardWriter
+
     writer = ShardWriter(
         dest,
-        fields,
+        source.fields(),
         layout,
-        source=opened.source,
-        licence=licence or opened.licence,
+        source=source.source,
+        licence=licence or source.licence,
         overwrite=overwrite,
     )
-    with interruptible(), Bar(opened.num_samples, "samples") as told, writer:
-        for batch in opened.batches(layout.chunk_rows):
+    with interruptible(), Bar(source.num_samples, "samples") as told, writer:
+        for batch in source.batches(layout.chunk_rows):
             writer.append(batch)
             told(writer.num_samples)
     click.echo(written_line(dest, writer.num_samples, len(writer.index.shards)))

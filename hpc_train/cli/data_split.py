@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +12,9 @@ from hpc_train.cli.data_import import layout_options, plan_lines, written_line
 from hpc_train.cli.progress import Bar, interruptible
 from hpc_train.cli.report import dry_run_option
 from hpc_train.errors import UsageError
+
+if TYPE_CHECKING:
+    from hpc_train.data.sources import Source
 
 
 @click.command(name="split")
@@ -32,11 +37,10 @@ def command(
     seed: int,
     stratify: str | None,
     sequential: bool,
-    compression: str,
-    chunk_rows: int | None,
-    samples_per_shard: int | None,
     overwrite: bool,
     dry_run: bool,
+    samples_per_shard: int | None,
+    **layout: Any,
 ) -> None:
     """Divide SOURCE into the data sets DEST/train, DEST/validation and DEST/test.
 
@@ -49,7 +53,6 @@ def command(
     """
     from hpc_train.data import split
     from hpc_train.data.dataset import locate
-    from hpc_train.data.layout import plan_layout
     from hpc_train.data.place import check_destination
     from hpc_train.data.sources import open_source
 
@@ -61,15 +64,7 @@ def command(
     opened = open_source("hdf5", locate(source))
     counts = split.count_samples(opened.num_samples, shares)
     if dry_run:
-        for part, count in counts.items():
-            plan = plan_layout(
-                opened.fields(),
-                count,
-                chunk_rows=chunk_rows,
-                samples_per_shard=samples_per_shard,
-                compression=compression,
-            )
-            click.echo("\n".join([*plan_lines(dest / part, opened.fields(), count, plan), ""]))
+        _preview(opened, dest, counts, layout | {"samples_per_shard": samples_per_shard})
         return
     labels = split.labels_of(opened, stratify) if stratify else None
     assignment = split.assign(counts, seed, sequential=sequential, labels=labels)
@@ -85,11 +80,20 @@ def command(
             samples_per_shard=dict.fromkeys(counts, samples_per_shard),
             overwrite=overwrite,
             told=told,
-            chunk_rows=chunk_rows,
-            compression=compression,
+            **layout,
         )
     for part, index in written.items():
         click.echo(written_line(dest / part, index.num_samples, len(index.shards)))
+
+
+def _preview(source: Source, dest: Path, counts: Mapping[str, int], layout: Any) -> None:
+    """Show what would be written."""
+    from hpc_train.data.layout import plan_layout
+
+    fields = source.fields()
+    for part, count in counts.items():
+        plan = plan_layout(fields, count, **layout)
+        click.echo("\n".join([*plan_lines(dest / part, fields, count, plan), ""]))
 
 
 def _shares(texts: dict[str, str | None]) -> dict[str, float]:

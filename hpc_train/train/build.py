@@ -96,12 +96,6 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
         plan.plan,
         config.comm.collective,
     )
-    rates = LearningRate(
-        config.learning_rate.name,
-        plan.num_batches,
-        config.learning_rate.warmup_steps,
-        config.learning_rate.final_factor,
-    )
     return Parts(
         config=config,
         comm=comm,
@@ -114,7 +108,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
         task=task,
         learners=learners,
         strategy=strategy,
-        rates=rates,
+        rates=_rates(config, plan),
     )
 
 
@@ -266,6 +260,11 @@ def _feed(config: Config, device: torch.device) -> Feed:
         scale=data.scale,
         micro_batch_size=data.micro_batch_size,
     )
+
+
+def _rates(config: Config, plan: Survey) -> LearningRate:
+    section = config.learning_rate
+    return LearningRate(section.name, plan.num_batches, section.warmup_steps, section.final_factor)
 
 
 def _loader(config: Config, kind: str, dataset: Dataset, plan: Survey) -> Loader:
