@@ -31,16 +31,13 @@ if TYPE_CHECKING:
 def command(
     source: str,
     dest: Path,
-    train: str | None,
-    validation: str | None,
-    test: str | None,
     seed: int,
     stratify: str | None,
     sequential: bool,
     overwrite: bool,
     dry_run: bool,
     samples_per_shard: int | None,
-    **layout: Any,
+    **options: Any,
 ) -> None:
     """Divide SOURCE into the data sets DEST/train, DEST/validation and DEST/test.
 
@@ -58,32 +55,35 @@ def command(
 
     if stratify and sequential:
         raise UsageError("only one of --stratify and --sequential can be given")
-    shares = _shares({"train": train, "validation": validation, "test": test})
+    shares = _shares({part: options.pop(part) for part in split.PARTS})
     for part in shares:
         check_destination(dest / part, overwrite=overwrite)
     opened = open_source("hdf5", locate(source))
     counts = split.count_samples(opened.num_samples, shares)
     if dry_run:
-        _preview(opened, dest, counts, layout | {"samples_per_shard": samples_per_shard})
+        _preview(opened, dest, counts, options | {"samples_per_shard": samples_per_shard})
         return
     labels = split.labels_of(opened, stratify) if stratify else None
-    assignment = split.assign(counts, seed, sequential=sequential, labels=labels)
-    how = "in order" if sequential else f"random, seed {seed}"
-    how += f", stratified by {stratify}" if stratify else ""
     with interruptible(), Bar(opened.num_samples, "samples") as told:
         written = split.write_parts(
             opened,
             dest,
             list(counts),
-            assignment,
-            note=f"split {how}",
+            split.assign(counts, seed, sequential=sequential, labels=labels),
+            note=_note(seed, stratify, sequential=sequential),
             samples_per_shard=dict.fromkeys(counts, samples_per_shard),
             overwrite=overwrite,
             told=told,
-            **layout,
+            **options,
         )
     for part, index in written.items():
         click.echo(written_line(dest / part, index.num_samples, len(index.shards)))
+
+
+def _note(seed: int, stratify: str | None, *, sequential: bool) -> str:
+    """How the data were divided, for their indices."""
+    how = "in order" if sequential else f"random, seed {seed}"
+    return f"split {how}" + (f", stratified by {stratify}" if stratify else "")
 
 
 def _preview(source: Source, dest: Path, counts: Mapping[str, int], layout: Any) -> None:

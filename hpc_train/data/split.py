@@ -162,14 +162,23 @@ def write_parts(
                 dest / part, fields, plan, source=about, licence=source.licence, overwrite=overwrite
             )
             writers.append(stack.enter_context(writer))
-        done = 0
-        for batch in source.batches(_ROWS):
-            count = len(next(iter(batch.values())))
-            number = assignment[done : done + count]
-            for part_number, writer in enumerate(writers):
-                mask = number == part_number
-                writer.append({name: array[mask] for name, array in batch.items()})
-            done += count
-            if told:
-                told(done)
+        _deal(source, assignment, writers, told)
     return {part: writer.index for part, writer in zip(parts, writers, strict=True)}
+
+
+def _deal(
+    source: Source,
+    assignment: Assignment,
+    writers: list[ShardWriter],
+    told: Callable[[int], None] | None,
+) -> None:
+    """Give each sample to the writer of its part."""
+    done = 0
+    for batch in source.batches(_ROWS):
+        count = len(next(iter(batch.values())))
+        number = assignment[done : done + count]
+        for part, writer in enumerate(writers):
+            writer.append({name: array[number == part] for name, array in batch.items()})
+        done += count
+        if told:
+            told(done)

@@ -25,7 +25,7 @@ dtypes = st.sampled_from(["uint8", "bool", "int16", "int64", "uint64", "float16"
 shapes = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     kinds=st.lists(st.tuples(dtypes, shapes), min_size=1, max_size=3),
     portions=st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(any),
