@@ -105,7 +105,6 @@ class Trainer:
         config = self.config.model_copy(
             update={"run": self.config.run.model_copy(update={"dir": str(folder)})}
         )
-        facts = {"hosts": comm.gather(socket.gethostname()), "ranks": comm.world.size}
         with ExitStack() as stack:
             parts = build(config, comm, self.model)
             stack.callback(parts.close)
@@ -113,45 +112,50 @@ class Trainer:
             store = Store(folder / "checkpoints", config.checkpoint.keep_last)
             # before anything is written: an earlier run keeps its files if it cannot go on
             way = self._resumed(parts, store, folder) if resume is not None else _fresh(parts)
-            on_coordinator(
-                comm,
-                lambda: rundir.prepare(
-                    folder,
-                    to_toml(parts.config),
-                    {**environment(), **facts},
-                    resuming=resume is not None,
-                ),
-            )
+            self._prepare(parts.config, folder, resuming=resume is not None)
             handler = together(comm, lambda: self._log_file(folder))
             stack.callback(log.close_file, handler)
-            stopwatch, stop = Stopwatch(), StopFlag()
-            stack.enter_context(stop.on_signal())
-            sinks = together(comm, lambda: self._sinks(folder, way.batch))
-            for sink in sinks:
-                stack.callback(sink.close)
-                sink.start(
-                    Start(way.batch, way.end, way.epochs, _summary(parts, folder, way.batch))
-                )
-            loop = Loop(
-                parts,
-                store,
-                sinks,
-                stopwatch,
-                stop,
-                course=way.course,
-                batch=way.batch,
-                step=way.step,
-                num_batches=way.end,
-            )
+            loop = self._loop(stack, parts, store, way, folder)
             try:
-                with listening(stopwatch):
-                    status = loop.run()
+                status = loop.run()
             except Exception as error:
                 self._failed(error, folder, loop)
                 raise
             result = self._result(status, folder, loop, time.perf_counter() - started)
             on_coordinator(comm, lambda: _write(result, folder))
         return result
+
+    def _prepare(self, config: Config, folder: Path, *, resuming: bool) -> None:
+        """Make the run directory, on rank 0."""
+        comm = self._comm
+        facts = {"hosts": comm.gather(socket.gethostname()), "ranks": comm.world.size}
+
+        def prepare() -> None:
+            everything = {**environment(), **facts}
+            rundir.prepare(folder, to_toml(config), everything, resuming=resuming)
+
+        on_coordinator(comm, prepare)
+
+    def _loop(self, stack: ExitStack, parts: Parts, store: Store, way: Way, folder: Path) -> Loop:
+        """The loop, and who listens to it until the stack is left."""
+        stopwatch, stop = Stopwatch(), StopFlag()
+        stack.enter_context(stop.on_signal())
+        stack.enter_context(listening(stopwatch))
+        sinks = together(self._comm, lambda: self._sinks(folder, way.batch))
+        for sink in sinks:
+            stack.callback(sink.close)
+            sink.start(Start(way.batch, way.end, way.epochs, _summary(parts, folder, way.batch)))
+        return Loop(
+            parts,
+            store,
+            sinks,
+            stopwatch,
+            stop,
+            course=way.course,
+            batch=way.batch,
+            step=way.step,
+            num_batches=way.end,
+        )
 
     def _run_dir(self, resume: str | Path | None) -> Path:
         return rundir.new_run_dir(self.config) if resume is None else Path(resume)
