@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 from hpc_train.errors import ConfigError
 from hpc_train.plan import Plan
+from hpc_train.schedule.rounding import largest_remainders
+from hpc_train.schedule.situation import Policy, Situation
 
 
 def static(batch_size: int, num_ranks: int, shares: Sequence[float] | None = None) -> Plan:
     """Split `batch_size` samples in proportion to `shares`, exactly summing up.
-
-    Rounded by largest remainders (Hamilton's method), lower ranks first among equals; computed in
-    fractions, so that every machine finds the same.
 
     Raises:
         ConfigError: if there is not one share per rank, or none is positive.
@@ -25,10 +23,11 @@ def static(batch_size: int, num_ranks: int, shares: Sequence[float] | None = Non
             f"with a positive sum (schedule.shares: {weights})",
             hint="leave it out for equal shares, or start as many ranks as there are shares",
         )
-    total = sum(Fraction(weight) for weight in weights)
-    exact = [Fraction(weight) * batch_size / total for weight in weights]
-    counts = [int(part) for part in exact]
-    ranked = sorted(range(num_ranks), key=lambda r: (counts[r] - exact[r], r))
-    for rank in ranked[: batch_size - sum(counts)]:
-        counts[rank] += 1
-    return Plan(tuple(counts))
+    return Plan(largest_remainders(batch_size, weights))
+
+
+def _split(situation: Situation) -> tuple[int, ...]:
+    return static(situation.batch_size, situation.num_ranks, situation.shares).counts
+
+
+POLICY = Policy(_split, measures=False)

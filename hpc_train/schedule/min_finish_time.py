@@ -1,0 +1,19 @@
+"""The min-finish-time policy: the split whose last rank finishes as early as possible.
+
+The exact solution for the fitted line t_r(n) = a_r + b_r n of each rank: all ranks that take part
+finish together, to within one sample, and a rank too slow to help gets nothing. See `split`.
+"""
+
+from __future__ import annotations
+
+from hpc_train.schedule.situation import Policy, Situation, refuse_shares
+from hpc_train.schedule.split import split
+
+
+def _split(situation: Situation) -> tuple[int, ...]:
+    refuse_shares("min_finish_time", situation)
+    counts = split(situation.batch_size, situation.fixed, situation.pace, caps=situation.caps)
+    return tuple(counts.tolist())
+
+
+POLICY = Policy(_split, measures=True)

@@ -1,0 +1,190 @@
+"""The scheduler: from measured steps to plans, with hysteresis. A pure state machine.
+
+    observe(counts, seconds)   a step that all ranks have finished, in the order of steps
+    decide(batch)              the plan that shall hold from `batch` on, or None: leave it
+
+A plan changes when it pays: the predicted gain per step, over the steps for which speeds may be
+trusted to stay, must exceed what a change costs (data prefetched for the old plan, blocks read
+again; measured as what the first step after a change takes beyond its prediction), and it must be
+larger than the errors of the predictions, or noise would shuffle the shares of equal ranks.
+
+A rank without samples tells nothing about its speed, so it is probed: two batches with one unit
+for it, so seldom that probing takes at most a hundredth of the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hpc_train.plan import Plan
+from hpc_train.schedule.probe import Probes
+from hpc_train.schedule.situation import Floats, Policy, Situation
+from hpc_train.schedule.speed import Speeds
+
+_WARM_UP = 2  # steps that are not believed: allocations, caches, clocks
+_HORIZON = 50  # steps for which speeds are trusted to stay as they are
+_LEAST_GAIN = 0.01  # of the step
+_ERRORS = 1.5  # standard errors that the gain must exceed, beyond what the slowest of p shows
+_FIRST_COST = 0.5  # of a change, in steps, until one was measured
+
+
+@dataclass
+class Balance:
+    """What the steps took, in seconds, over all observed steps.
+
+    Attributes:
+        seconds: the last finish of each step.
+        mean_seconds: mean over ranks of what they were busy for.
+        equal_seconds: what the last finish would have been with equal shares, as predicted.
+        changes: how often the plan changed.
+    """
+
+    seconds: float = 0.0
+    mean_seconds: float = 0.0
+    equal_seconds: float = 0.0
+    changes: int = 0
+
+
+class Scheduler:
+    """Decides how global batches are split.
+
+    Args:
+        policy: how counts follow from speeds.
+        situation: batch size, stated shares, quantum and caps.
+        num_batches: the batch at which the run ends; what a plan gains ends with it.
+
+    Attributes:
+        plan: the plan in force.
+        speeds: what is known of each rank.
+        balance: what the steps took so far.
+    """
+
+    def __init__(self, policy: Policy, situation: Situation, num_batches: int) -> None:
+        self.plan = Plan(policy.split(situation))
+        self.speeds = Speeds(situation.num_ranks)
+        self.balance = Balance()
+        self._policy = policy
+        self._situation = situation
+        self._num_batches = num_batches
+        equal = situation.batch_size / situation.num_ranks
+        self._equal = np.full(situation.num_ranks, equal)
+        self._seen = 0
+        self._fresh = False  # whether the plan has changed and its first step is still out
+        self._cost_steps = _FIRST_COST
+        self._probes = Probes(situation.num_ranks, situation.quantum)
+
+    def observe(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
+        """Take in one step.
+
+        Args:
+            counts: samples that each rank had, shape (num_ranks,).
+            busy_seconds: what each rank was busy for, waiting excluded, shape (num_ranks,).
+        """
+        self._seen += 1
+        if self._seen <= _WARM_UP:
+            return
+        if self._fresh and tuple(counts) == self.plan.counts:
+            # the first step of a plan reads what nobody has read ahead: it shows the cost
+            self._fresh = False
+            self._learn_cost(counts, busy_seconds)
+            if not self._probes.running:
+                return
+        self._account(counts, busy_seconds)
+        self.speeds.observe(counts, busy_seconds)
+
+    def decide(self, batch: int) -> Plan | None:
+        """The plan that shall hold from `batch` on, or None to leave the present one."""
+        if not self._policy.measures or self._situation.num_ranks == 1:
+            return None
+        if not (self.speeds.known | (np.array(self.plan.counts) == 0)).all():
+            return None
+        if self._probes.running:
+            counts = self._probes.after(batch)
+            return None if counts is None else self._adopt(counts, batch)
+        situation = self._now()
+        current = finish(situation, self.plan.counts)
+        counts = self._better(situation, current, batch)
+        if counts is None:
+            counts = self._probes.begin(batch, self.plan.counts, situation, self._cost_steps)
+        return None if counts is None else self._adopt(counts, batch)
+
+    def _now(self) -> Situation:
+        """The situation as measured; a rank never measured is taken for the slowest."""
+        pace = self.speeds.pace
+        if not self.speeds.known.all():
+            pace = np.where(self.speeds.known, pace, np.nanmax(pace))
+        return replace(self._situation, fixed=self.speeds.fixed, pace=pace)
+
+    def _better(self, situation: Situation, current: float, batch: int) -> tuple[int, ...] | None:
+        """The counts of the policy, if changing to them pays."""
+        if self._fresh:
+            return None
+        steps = min(_HORIZON, self._num_batches - batch)
+        if steps <= 0:
+            return None
+        least = current * max(_LEAST_GAIN, self._cost_steps / steps, self._error(situation))
+        if current - _even_finish(situation, self.plan.counts, current) < least:
+            return None
+        counts = self._policy.split(situation)
+        return counts if current - finish(situation, counts) > least else None
+
+    def _error(self, situation: Situation) -> float:
+        """A gain that noise could feign, relative to the step.
+
+        The slowest of p equal ranks looks sqrt(2 ln p) standard errors slower than it is.
+        """
+        counts = np.asarray(self.plan.counts)
+        seconds = np.where(counts > 0, situation.fixed + situation.pace * counts, 0.0)
+        errors = _ERRORS + math.sqrt(2 * math.log(len(counts)))
+        return errors * float(self.speeds.error[int(np.argmax(seconds))])
+
+    def _adopt(self, counts: tuple[int, ...], batch: int) -> Plan:
+        self.plan = Plan(counts, since=batch)
+        self.balance.changes += 1
+        self._fresh = True
+        return self.plan
+
+    def _learn_cost(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
+        predicted = float(np.nanmax(self.speeds.seconds(counts)))
+        if predicted > 0:
+            steps = min(max(busy_seconds) / predicted - 1.0, float(_HORIZON))
+            self._cost_steps += 0.5 * (max(0.0, steps) - self._cost_steps)
+
+    def _account(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
+        """Add up what the step took, and what it would have taken with equal shares."""
+        busy, amount = np.asarray(busy_seconds), np.asarray(counts)
+        last = float(busy.max())
+        self.balance.seconds += last
+        self.balance.mean_seconds += float(busy.mean())
+        speeds = self.speeds
+        if not speeds.known.all():
+            self.balance.equal_seconds += last
+            return
+        equal = self._equal * (amount.sum() / self._situation.batch_size)
+        idle = speeds.fixed + speeds.pace * equal
+        # a rank that computed: its own seconds, scaled; one that did not: as fitted
+        scaled = busy * idle / (speeds.fixed + speeds.pace * np.maximum(amount, 1))
+        self.balance.equal_seconds += float(np.where(amount > 0, scaled, idle).max())
+
+
+def finish(situation: Situation, counts: Sequence[int]) -> float:
+    """When the last rank that has samples finishes, in seconds."""
+    amount = np.asarray(counts)
+    seconds: Floats = situation.fixed + situation.pace * amount
+    return float(seconds[amount > 0].max())
+
+
+def _even_finish(situation: Situation, counts: Sequence[int], current: float) -> float:
+    """When all would finish if samples could be cut at will: T with sum (T - a_r) / b_r = B.
+
+    All that have samples, and those that would be done with a unit before `current`: no split is
+    better.
+    """
+    fixed, pace = situation.fixed, situation.pace
+    takes_part = (np.asarray(counts) > 0) | (fixed + pace * situation.quantum < current)
+    fixed, pace = fixed[takes_part], pace[takes_part]
+    return float((situation.batch_size + (fixed / pace).sum()) / (1.0 / pace).sum())

@@ -1,0 +1,174 @@
+"""Policies and the scheduler, as pure functions over given seconds; a thousand ranks in a loop."""
+
+import numpy as np
+import pytest
+
+from hpc_train.errors import ConfigError, UsageError
+from hpc_train.plan import Plan
+from hpc_train.schedule import (
+    POLICIES,
+    Scheduler,
+    Situation,
+    find_policy,
+    first_plan,
+    replay,
+    split,
+)
+
+
+def scheduler(name, num_ranks, batch_size, steps, **more):
+    return Scheduler(
+        POLICIES[name], Situation.unknown(batch_size, num_ranks, **more), num_batches=steps
+    )
+
+
+def run(name, pace, batch_size=64, steps=300, fixed=0.0, noise=0.02, seed=0):
+    """Replay `steps` steps; `pace` is of shape (num_ranks,) or a function of the step."""
+    random = np.random.default_rng(seed)
+    pace_of = pace if callable(pace) else lambda step: np.array(pace, float)
+    num_ranks = len(pace_of(0))
+
+    def seconds(step, counts):
+        jitter = np.exp(noise * random.standard_normal(num_ranks))
+        return (fixed + pace_of(step) * counts) * jitter
+
+    planner = scheduler(name, num_ranks, batch_size, steps)
+    return planner, replay(planner, seconds, steps)
+
+
+def total(steps):
+    return sum(step.finish for step in steps)
+
+
+def best(pace, batch_size, fixed=0.0):
+    pace = np.array(pace, float)
+    counts = split(batch_size, np.full(len(pace), fixed), pace)
+    return float((fixed + pace * counts)[counts > 0].max())
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_begins_with_equal_shares(name):
+    assert first_plan(name, 64, 4) == Plan((16, 16, 16, 16))
+    assert sum(first_plan(name, 3, 7).counts) == 3
+
+
+def test_stated_shares_are_for_the_static_policy_alone():
+    assert first_plan("static", 64, 2, [3, 1]).counts == (48, 16)
+    for name in ("round_robin", "proportional", "min_finish_time"):
+        with pytest.raises(ConfigError, match="sets the shares itself"):
+            first_plan(name, 64, 2, [3, 1])
+
+
+def test_an_unknown_policy_is_answered_with_the_known_ones():
+    with pytest.raises(UsageError, match="known: min_finish_time, proportional"):
+        find_policy("min_finsh_time")
+
+
+def test_round_robin_deals_whole_micro_batches_in_turn():
+    assert first_plan("round_robin", 10, 2, quantum=3).counts == (6, 4)
+    assert first_plan("round_robin", 64, 3, quantum=16).counts == (32, 16, 16)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("min_finish_time", 0.97), ("proportional", 0.95)])
+def test_unlike_ranks_finish_together(name, bound):
+    _, steps = run(name, [1, 1, 1, 4])
+    assert best([1, 1, 1, 4], 64) / np.mean([s.finish for s in steps[10:]]) > bound
+
+
+def test_fixed_costs_are_learned_where_proportional_shares_are_blind_to_them():
+    pace, fixed = [1, 1, 1, 3], 10.0
+    optimum = best(pace, 64, fixed)
+    _, steps = run("min_finish_time", pace, fixed=fixed, steps=600)
+    assert optimum / np.mean([s.finish for s in steps[-100:]]) > 0.95
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("num_ranks", [2, 16])
+def test_equal_ranks_are_left_alone(name, num_ranks):
+    planner, steps = run(name, [1.0] * num_ranks, batch_size=16 * num_ranks, steps=1000)
+    _, static = run("static", [1.0] * num_ranks, batch_size=16 * num_ranks, steps=1000)
+    assert total(static) / total(steps) > 0.99
+    assert planner.balance.changes <= 2
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("num_ranks", [2, 4, 16])
+def test_a_rank_that_becomes_four_times_slower_is_balanced_within_five_steps(num_ranks, noise):
+    def pace(step):
+        return np.where((np.arange(num_ranks) == 1) & (step >= 100), 4.0, 1.0)
+
+    _, steps = run("min_finish_time", pace, batch_size=32 * num_ranks, steps=150, noise=noise)
+    optimum = best(pace(100), 32 * num_ranks)
+    ideal = [(pace(100) * s.counts).max() for s in steps[105:]]
+    assert max(ideal) < 1.05 * optimum
+
+
+def test_drifting_speeds_are_followed():
+    random = np.random.default_rng(1)
+    paces = [random.uniform(0.5, 2, 16)]
+    for _ in range(5):
+        paces.append(paces[-1].copy())
+        paces[-1][random.integers(16)] *= random.choice([0.5, 2, 4])
+    _, steps = run("min_finish_time", lambda k: paces[k // 200], 1024, 1200)
+    oracle = sum(200 * best(pace, 1024) for pace in paces)
+    assert oracle / total(steps) > 0.93
+
+
+def test_one_outlier_moves_nothing():
+    def pace(step):
+        return np.array([1.0, 1.0 + 9.0 * (step == 50)])
+
+    planner, _ = run("min_finish_time", pace, steps=100)
+    assert planner.balance.changes == 0
+
+
+def test_a_rank_a_hundred_times_slower_is_parked_and_hardly_costs_anything():
+    _, steps = run("min_finish_time", [1, 200], batch_size=128, steps=3000)
+    assert steps[-1].counts == (128, 0)
+    alone = 128 * len(steps)
+    assert alone / total(steps[6:]) > 0.97
+
+
+def test_a_parked_rank_that_recovers_comes_back():
+    def pace(step):
+        return np.array([1.0, 100.0 if step < 200 else 1.0])
+
+    _, steps = run("min_finish_time", pace, batch_size=32, steps=1500)
+    assert steps[150].counts == (32, 0)
+    assert steps[-1].counts == (16, 16)
+
+
+def test_a_gain_that_ends_with_the_run_is_not_chased():
+    planner, _ = run("min_finish_time", [1, 1.4], steps=7)
+    assert planner.balance.changes == 0
+    planner, _ = run("min_finish_time", [1, 1.4], steps=70)
+    assert planner.balance.changes > 0
+
+
+def test_a_change_that_costs_much_is_not_repeated():
+    """Every first step under a new plan takes twenty times as long: small gains do not pay."""
+    held = []
+
+    def seconds(step, counts):
+        fresh = bool(held) and not np.array_equal(held[-1], counts)
+        held.append(counts)
+        drift = np.array([1.0, 1.15 if step // 40 % 2 else 1.0])
+        return drift * counts * (20.0 if fresh else 1.0)
+
+    planner = scheduler("min_finish_time", 2, 64, 2000)
+    replay(planner, seconds, 2000)
+    assert 1 <= planner.balance.changes <= 6
+
+
+def test_what_equal_shares_would_have_cost_is_told():
+    planner, steps = run("min_finish_time", [1, 1, 1, 4], steps=200, noise=0.0)
+    late = planner.balance
+    assert late.equal_seconds == pytest.approx(64 * 198, rel=0.02)
+    assert late.seconds == pytest.approx(total(steps), rel=0.05)
+
+
+def test_a_thousand_unlike_ranks():
+    random = np.random.default_rng(0)
+    pace = random.uniform(0.5, 4, 1000)
+    _, steps = run("min_finish_time", pace, batch_size=50_000, steps=30)
+    assert best(pace, 50_000) / np.mean([s.finish for s in steps[10:]]) > 0.85
