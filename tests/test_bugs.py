@@ -153,3 +153,28 @@ def test_a_result_that_is_not_a_number_is_valid_json(tmp_path):
     Result("done", 0, 1, {"test": {"loss": math.nan}}, "here").write(tmp_path)
     assert json.loads((tmp_path / "result.json").read_text())["metrics"] == {"test": {"loss": None}}
     assert math.isnan(read_result(tmp_path).metrics["test"]["loss"])
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_the_result_of_an_earlier_run_is_not_the_result_of_this_one(tmp_path, monkeypatch, writes):
+    """`hpc-train run ... -n 2` into the directory of a finished run printed an error and gave 0.
+
+    The ranks refused and left the directory alone, and the launcher took the result that lay there.
+    """
+    from hpc_train import launch
+    from hpc_train.cli import run
+    from hpc_train.train import build
+
+    Result("done", 0, 1, {}, str(tmp_path)).write(tmp_path)
+
+    def start_ranks(program, ranks):
+        if writes:
+            Result("done", 0, 2, {}, str(tmp_path)).write(tmp_path)
+        return 2
+
+    monkeypatch.setattr(launch, "start_ranks", start_ranks)
+    monkeypatch.setattr(build, "preflight", lambda config, ranks: None)
+    text = '[data]\ntrain = "a"\ninputs = "x"\n[model]\nname = "mlp"\n'
+    (tmp_path / "run.toml").write_text(text)
+    request = run.resolve(str(tmp_path / "run.toml"), (f"run.dir={tmp_path}",), None)
+    assert run.launch(request, 2, as_json=False, verbose=False) == (0 if writes else 2)

@@ -148,8 +148,10 @@ def launch(request: Request, ranks: int, *, as_json: bool, verbose: bool) -> int
     program += [str(request.source), *request.overrides]
     program += [f"--resume={folder}" if request.earlier else f"run.dir={folder}"]
     program += ["--json"] if as_json else []
+    before = _stamp(folder)
     code = start_ranks(program, ranks)
-    result = read_result(folder)
+    # a result that was there before says nothing of ranks that left without touching it
+    result = read_result(folder) if _stamp(folder) != before else None
     if result is not None and result.status in ("done", "preempted", "failed"):
         return code if code == 130 else result.exit_code
     if code == 0:
@@ -159,6 +161,15 @@ def launch(request: Request, ranks: int, *, as_json: bool, verbose: bool) -> int
             hint="look into the logs there, and at hpc-train doctor",
         )
     return code if 0 < code < 128 or code == 130 else EXIT_FAILED
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """What changes whenever the result of a run is written; None if there is none."""
+    try:
+        state = (folder / "result.json").stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def show_plan(request: Request, ranks: int, *, as_json: bool) -> int:
