@@ -99,6 +99,16 @@ def circumstances() -> dict[str, Any]:
     }
 
 
+def busy_machine(load_average: float, cores: int) -> str | None:
+    """A warning if others keep so many cores busy that figures will be theirs as well."""
+    if load_average < 0.25 * cores:
+        return None
+    return (
+        f"warning: other processes keep this machine busy (load average: {load_average:.2f}, "
+        f"cores: {cores}); figures will scatter, so take more --rounds or a quieter moment"
+    )
+
+
 def write_results(path: Path, document: dict[str, Any]) -> None:
     """Write the document of a benchmark, with its `schema_version`, atomically.
 

@@ -87,3 +87,8 @@ def test_circumstances_are_json_with_date_cores_and_versions():
     assert found["date"].endswith("UTC")
     assert found["cores"] >= 1
     assert "torch" in found["versions"]
+
+
+def test_a_busy_machine_is_warned_of():
+    assert harness.busy_machine(0.4, 2) is None
+    assert "(load average: 3.00, cores: 2)" in harness.busy_machine(3.0, 2)

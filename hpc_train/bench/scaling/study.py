@@ -29,6 +29,9 @@ def study(settings: Settings, out: Path, tell: Callable[[str], None]) -> dict[st
         HpcTrainError: if a job fails, or jobs did not train the same.
     """
     circumstances = harness.circumstances()
+    warning = harness.busy_machine(circumstances["load_average"], circumstances["cores"])
+    if warning is not None:
+        tell(warning)
     measured: dict[Turn, list[dict[str, Any]]] = {turn: [] for turn in settings.turns()}
     with _workplace(out) as folder:
         root = Path(folder)
