@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from hpc_train.comm import letters
+from hpc_train.comm.node import Node
 from hpc_train.errors import SetupError
 from hpc_train.record import phase
 from hpc_train.world import Json, World
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from hpc_train.comm.auto import Choice
 
 _POLL_SECONDS = 0.002
 
@@ -37,22 +42,61 @@ class Comm:
 
     Agreement ("control") and gradients ("data") travel on communicators of their own, so that
     they can never be mistaken for each other.
+
+    Args:
+        mpi: the module mpi4py.MPI.
+        base: the ranks; it is duplicated.
+        key: what tells the node of this rank from others, by default host name and boot.
+
+    Attributes:
+        hosts: the keys of all ranks.
+        world: who and where this rank is.
+        node: the ranks of this rank's node.
+        choices: what `auto` found, by size class, type, and whether memory is shared.
     """
 
-    def __init__(self, mpi: Any, base: MPI.Intracomm) -> None:
+    def __init__(self, mpi: Any, base: MPI.Intracomm, key: str | None = None) -> None:
         self._mpi = mpi
         self._base = base
         self._control = base.Dup()
         self._data = base.Dup()
         self._rank = base.Get_rank()
         self._size = base.Get_size()
-        self.hosts = [str(key) for key in self.gather(host_key())]
+        self.hosts = [str(one) for one in self.gather(key or host_key())]
         self.world = World.from_hosts(self.hosts, self._rank)
+        self.node = Node(base.Split(self.world.node, self._rank))
+        self._lanes: MPI.Comm | None = None
+        self.choices: dict[tuple[int, str, bool], Choice] = {}
 
     @property
-    def communicators(self) -> list[MPI.Intracomm]:
+    def communicators(self) -> list[MPI.Comm]:
         """Every communicator of this object: who sees a failure revokes them all."""
-        return [self._control, self._data]
+        found: list[MPI.Comm] = [self._control, self._data, self.node.communicator]
+        return [*found, self._lanes] if self._lanes else found
+
+    @property
+    def data(self) -> MPI.Intracomm:
+        """The communicator of gradients."""
+        return self._data
+
+    def lanes(self) -> MPI.Comm:
+        """The ranks of other nodes that have this one's local rank; collective when first called.
+
+        Of a node with more ranks than the smallest one, the surplus ranks get communicators that
+        do not reach every node.
+        """
+        if self._lanes is None:
+            self._lanes = self._base.Split(self.world.local_rank, self._rank)
+        return self._lanes
+
+    def allocate(self, size: int, dtype: torch.dtype) -> torch.Tensor:
+        """Zeros of shape (size,) on the CPU, in memory that the node's ranks share if possible.
+
+        Collective: all ranks ask for the same. Where there is no shared memory to be had, or
+        nobody to share it with, the memory is private.
+        """
+        lent = self.node.allocate(size, dtype)
+        return torch.zeros(size, dtype=dtype) if lent is None else lent
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The element-wise sum of `values` over all ranks; float64, any shape."""
@@ -60,9 +104,17 @@ class Comm:
         self._control.Allreduce(self._mpi.IN_PLACE, total)
         return total
 
-    def sum_in_place(self, values: NDArray[Any]) -> None:
-        """Sum a contiguous array of gradients over all ranks, in place."""
-        self._data.Allreduce(self._mpi.IN_PLACE, values)
+    def sums(self, pieces: Sequence[NDArray[Any]]) -> list[tuple[Any, Any, Any]]:
+        """Calls of MPI_Allreduce on contiguous arrays, in place, with all arguments prepared.
+
+        Each is (function, input, output); there are none if there is but one rank. Spelling out
+        address, count and type spares mpi4py from looking for them in every call.
+        """
+        if self._size == 1:
+            return []
+        kinds = {4: self._mpi.FLOAT, 8: self._mpi.DOUBLE}
+        function, in_place = self._data.Allreduce, self._mpi.IN_PLACE
+        return [(function, in_place, [one, one.size, kinds[one.itemsize]]) for one in pieces]
 
     def spread(self, values: NDArray[Any], root: int = 0) -> None:
         """Overwrite a contiguous array with the root's, on every rank."""
@@ -72,25 +124,15 @@ class Comm:
 
     def gather(self, value: Json) -> list[Json]:
         """Every rank's value, in the order of ranks, on every rank."""
-        mine = np.frombuffer(json.dumps(value).encode(), np.uint8)
-        sizes = np.empty(self._size, np.int64)
-        self._control.Allgather(np.array([mine.size]), sizes)
-        everyone = np.empty(int(sizes.sum()), np.uint8)
-        self._control.Allgatherv(mine, (everyone, sizes.tolist()))
-        ends = np.cumsum(sizes)
-        return [
-            json.loads(everyone[end - size : end].tobytes())
-            for size, end in zip(sizes, ends, strict=True)
-        ]
+        return letters.gather(self._control, value)
 
     def broadcast(self, value: Json, root: int = 0) -> Json:
         """The root's value, on every rank."""
-        text = json.dumps(value).encode() if self._rank == root else b""
-        size = np.array([len(text)], np.int64)
-        self._control.Bcast(size, root)
-        buffer = np.frombuffer(text, np.uint8) if text else np.empty(int(size[0]), np.uint8)
-        self._control.Bcast(buffer, root)
-        return json.loads(buffer.tobytes())
+        return letters.broadcast(self._control, value, root)
+
+    def meet(self) -> None:
+        """Return once all ranks have called, as fast as MPI can and however long it takes."""
+        self._control.Barrier()
 
     def barrier(self, seconds: float | None = None) -> None:
         """Return once all ranks have called.

@@ -9,6 +9,8 @@ import torch
 if TYPE_CHECKING:
     from hpc_train.comm.communicator import Comm
 
+DTYPES = (torch.float32, torch.float64)
+
 # Open MPI allocates a scratch buffer as large as the message: above some 16 MiB each call pays
 # for fresh pages, and its bandwidth halves. The pieces keep the scratch buffer warm.
 PIECE_BYTES = 8 * 2**20
@@ -18,29 +20,23 @@ class NativeSum:
     """Sum a buffer over all ranks with MPI_Allreduce.
 
     MPI libraries make no progress between a non-blocking call and its completion unless they are
-    called, so `launch` reduces and `finish` only brings the result back to the device.
+    called, so `launch` reduces and nothing is left for `finish`.
+
+    Args:
+        comm: the ranks.
+        buffer: contiguous, shape (n,), on the CPU, of a type in `DTYPES`.
+        piece_bytes: most that is reduced by one call.
     """
 
-    def __init__(self, comm: Comm, buffer: torch.Tensor) -> None:
-        if not buffer.is_contiguous() or buffer.dim() != 1:
-            raise ValueError(f"buffer must be contiguous and flat (shape: {tuple(buffer.shape)})")
-        self._comm = comm
-        self._buffer = buffer
-        self._on_device = buffer.device.type != "cpu"
-        host = torch.empty_like(buffer, device="cpu", pin_memory=True) if self._on_device else None
-        self._host = buffer if host is None else host
-        piece = PIECE_BYTES // buffer.element_size()
-        self._pieces = [part.numpy() for part in torch.split(self._host.detach(), piece)]
+    def __init__(self, comm: Comm, buffer: torch.Tensor, piece_bytes: int = PIECE_BYTES) -> None:
+        piece = piece_bytes // buffer.element_size()
+        pieces = torch.split(buffer.detach(), piece) if buffer.numel() else ()
+        self._calls = comm.sums([part.numpy() for part in pieces])
 
     def launch(self) -> None:
-        """Copy to the host if the buffer lies on a device, and reduce."""
-        if self._on_device:
-            self._host.copy_(self._buffer)
-        if self._comm.world.size > 1:
-            for piece in self._pieces:
-                self._comm.sum_in_place(piece)
+        """Reduce."""
+        for allreduce, inputs, outputs in self._calls:
+            allreduce(inputs, outputs)
 
     def finish(self) -> None:
-        """Bring the sum back to the device."""
-        if self._on_device:
-            self._buffer.copy_(self._host, non_blocking=True)
+        """Nothing is left to do."""

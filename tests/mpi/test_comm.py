@@ -1,10 +1,9 @@
-"""Communication: sums, agreement on JSON, barriers with a deadline, on any number of ranks."""
+"""Communication: agreement on JSON, barriers with a deadline, on any number of ranks."""
 
 import numpy as np
 import pytest
-import torch
 
-from hpc_train.comm import COLLECTIVES, connect, prepare
+from hpc_train.comm import connect
 from tests.mpi.agree import agree, agree_raises
 
 pytestmark = pytest.mark.mpi
@@ -13,24 +12,6 @@ pytestmark = pytest.mark.mpi
 @pytest.fixture(scope="module")
 def comm():
     return connect()
-
-
-@pytest.mark.parametrize("collective", sorted(COLLECTIVES))
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [1, 2, 3, 1009, 2_500_003])
-def test_collectives_give_the_float64_sum_on_every_rank(comm, collective, dtype, size):
-    def values(rank):
-        generator = np.random.default_rng(rank)
-        return generator.standard_normal(size).astype(np.float32)
-
-    expected = sum(values(rank).astype(np.float64) for rank in range(comm.world.size))
-    buffer = torch.zeros(size, dtype=dtype)
-    operation = prepare(collective, comm, buffer)
-    for _ in range(2):
-        buffer.copy_(torch.from_numpy(values(comm.world.rank)))
-        operation.launch()
-        operation.finish()
-        agree(np.allclose(buffer.numpy(), expected, rtol=1e-6, atol=1e-5), buffer[:3])
 
 
 def test_gather_and_broadcast_carry_any_json(comm):

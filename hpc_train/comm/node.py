@@ -1,0 +1,161 @@
+"""The ranks of one node: their communicator, their barrier, and the memory that they share.
+
+    share(bytes) of 3 ranks, one segment:
+
+    | part of local rank 0   | part of local rank 1   | part of local rank 2   |   whole pages each
+
+Every rank maps all of it and reserves its own part. Ranks whose segment cannot be had, on any of
+them, agree and do without.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpc_train.comm import letters
+from hpc_train.shm import FOLDER, Segment, whole_pages
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Lent:
+    """Shared memory behind a tensor: which allocation, where it begins, the ranks' parts."""
+
+    number: int
+    address: int
+    parts: Sequence[NDArray[np.uint8]]
+
+
+class Node:
+    """The ranks that share this rank's node. All methods but `rank` and `size` are collective.
+
+    Attributes:
+        communicator: of these ranks, in the order of their ranks in the job.
+        rank: the position of this one, in [0, size).
+        size: how many there are.
+        barrier: returns once all ranks of the node have called; orders memory.
+    """
+
+    def __init__(self, communicator: MPI.Comm) -> None:
+        self.communicator = communicator
+        self.rank = communicator.Get_rank()
+        self.size = communicator.Get_size()
+        self.barrier: Callable[[], None] = communicator.Barrier
+        self._lent: dict[int, _Lent] = {}
+        self._allocations = 0
+        self._warned = False
+
+    def share(self, size: int) -> list[NDArray[np.uint8]] | None:
+        """Memory of `size` bytes, >= 1, for each rank of the node, filled with zeros.
+
+        Returns:
+            The parts of all ranks, shape (size,) each, mapped here; None on all ranks if they
+            cannot be had, with a warning from one of them.
+        """
+        stride = whole_pages(size)
+        segment, problem = self._meet(stride * self.size)
+        if segment is None:
+            self._complain(problem)
+            return None
+        with segment:
+            try:
+                segment.reserve(stride * self.rank, stride * (self.rank + 1))
+                problem = ""
+            except OSError as error:
+                problem = str(error.strerror)
+            problem = self._first(problem)
+            if problem:
+                self._complain(problem)
+                return None
+            whole = segment.map()
+        parts = [whole[stride * rank : stride * rank + size] for rank in range(self.size)]
+        parts[self.rank][:] = 0  # the first touch: pages of one's own part are mapped from here on
+        return parts
+
+    def allocate(self, size: int, dtype: torch.dtype) -> torch.Tensor | None:
+        """Zeros of shape (size,) that the other ranks of the node can read; None if impossible."""
+        if self.size == 1 or size == 0:
+            return None
+        parts = self.share(size * torch.empty(0, dtype=dtype).element_size())
+        self._allocations += 1
+        if parts is None:
+            return None
+        mine = parts[self.rank]
+        address = mine.ctypes.data
+        self._lent[address] = _Lent(self._allocations, address, parts)
+        # the entry holds views of the map, not `mine`: it goes when the last tensor over it does
+        own = np.frombuffer(mine, np.uint8)
+        weakref.finalize(own, self._lent.pop, address, None).atexit = False
+        return torch.from_numpy(own).view(dtype)
+
+    def peers(self, buffer: torch.Tensor) -> list[torch.Tensor] | None:
+        """The same place in the memory of every rank of the node, in their order.
+
+        None on all ranks, unless all ask for the same part of what one `allocate` gave them.
+        """
+        start = buffer.data_ptr()
+        count = buffer.numel() * buffer.element_size()
+        around = (
+            lent for lent in self._lent.values() if 0 <= start - lent.address < lent.parts[0].size
+        )
+        found = next(around, None)
+        place = [found.number, start - found.address, count] if found else None
+        if any(
+            other != place or other is None for other in letters.gather(self.communicator, place)
+        ):
+            return None
+        assert found is not None
+        at = slice(start - found.address, start - found.address + count)
+        return [torch.from_numpy(part[at]).view(buffer.dtype) for part in found.parts]
+
+    def _meet(self, size: int) -> tuple[Segment | None, str]:
+        """One segment that all ranks have open, its name removed; or what went wrong."""
+        segment, told = None, {"path": "", "problem": ""}
+        if self.rank == 0:
+            try:
+                segment = Segment.create(size, FOLDER)
+                told["path"] = str(segment.path)
+            except OSError as error:
+                told["problem"] = str(error.strerror)
+        try:
+            told = letters.broadcast(self.communicator, told)
+            problem = str(told["problem"])
+            if not problem and segment is None:
+                try:
+                    segment = Segment.open(Path(told["path"]))
+                except OSError as error:
+                    problem = str(error.strerror)
+            problem = self._first(problem)
+        finally:
+            if self.rank == 0 and segment is not None:
+                segment.unlink()
+        if problem and segment is not None:
+            segment.close()
+            segment = None
+        return segment, problem
+
+    def _first(self, problem: str) -> str:
+        """The first problem that any rank has; "" if none."""
+        return next((p for p in letters.gather(self.communicator, problem) if p), "")
+
+    def _complain(self, problem: str) -> None:
+        if self.rank == 0 and not self._warned:
+            logger.warning(
+                "shared memory cannot be had in %s (%s): gradients travel through MPI instead",
+                FOLDER,
+                problem.lower(),
+            )
+        self._warned = True

@@ -1,0 +1,39 @@
+"""Operations made of phases: each rank does its steps, all meet at a barrier, the next phase."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# a function and its arguments
+Step = tuple[Callable[..., Any], tuple[Any, ...]]
+Phase = list[Step]
+
+
+class PhasedSum:
+    """A sum whose every step was prepared: a launch only walks through them.
+
+    Args:
+        barrier: what all ranks of the node pass between one phase and the next.
+        turns: phases of the first launch, of the second, ..., and round again; every rank has as
+            many of them.
+    """
+
+    def __init__(self, barrier: Callable[[], None], *turns: Sequence[Phase]) -> None:
+        self._barrier = barrier
+        self._turns = itertools.cycle(turns)
+
+    def launch(self) -> None:
+        """Do all of it: nothing goes on behind the caller's back."""
+        barrier = self._barrier
+        first, *others = next(self._turns)
+        for function, arguments in first:
+            function(*arguments)
+        for phase in others:
+            barrier()
+            for function, arguments in phase:
+                function(*arguments)
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
