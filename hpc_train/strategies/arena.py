@@ -42,10 +42,7 @@ class Arena:
         self.grad = torch.zeros_like(self.data)
         self.flat = nn.Parameter(self.data)
         self.flat.grad = self.grad
-        self._views = [
-            (parameter, self.view(self.data, name), self.view(self.grad, name))
-            for name, parameter in self._named
-        ]
+        self._views = self._make_views()
         self._warned = False
         with torch.no_grad():
             for parameter, data, grad in self._views:
@@ -53,6 +50,30 @@ class Arena:
                 parameter.data = data
                 # a view object of its own: `Module.to` moves the very tensor that `.grad` is
                 parameter.grad = grad.detach()
+
+    def move_gradients(self, allocate: Callable[[int, torch.dtype], torch.Tensor]) -> None:
+        """Let the gradients lie in other memory, such as what the ranks of a node share.
+
+        Those on a device stay where they are.
+
+        Args:
+            allocate: gives memory on the CPU for a number of elements of a type, shape (n,).
+        """
+        if self.grad.device.type != "cpu":
+            return
+        moved = allocate(self.grad.numel(), self.grad.dtype)
+        moved.copy_(self.grad)
+        self.grad = self.flat.grad = moved
+        self._views = self._make_views()
+        for parameter, _, grad in self._views:
+            parameter.grad = grad.detach()
+
+    def _make_views(self) -> list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]]:
+        """(parameter, its part of data, its part of grad) for each of them."""
+        return [
+            (parameter, self.view(self.data, name), self.view(self.grad, name))
+            for name, parameter in self._named
+        ]
 
     def view(self, flat: torch.Tensor, name: str) -> torch.Tensor:
         """The part of a tensor like `data` that belongs to one parameter, in its shape."""

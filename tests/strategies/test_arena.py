@@ -64,6 +64,31 @@ def test_parameters_keep_their_values_and_become_aligned_views(net):
     assert holds(arena, net)
 
 
+def test_gradients_move_into_memory_of_the_callers(net):
+    arena = one_arena(net)
+    backward(net)
+    lent = []
+
+    def allocate(size, dtype):
+        lent.append(torch.zeros(size, dtype=dtype))
+        return lent[0]
+
+    optimizer = torch.optim.SGD([arena.flat], lr=1.0)
+    arena.move_gradients(allocate)
+    assert arena.grad is lent[0]
+    assert holds(arena, net)  # what was there came along
+    arena.zero()
+    backward(net)
+    assert holds(arena, net)
+    before = arena.data.clone()
+    optimizer.step()
+    assert torch.equal(arena.data, before - lent[0])
+    net.zero_grad()
+    arena.gather()
+    assert all(p.grad.data_ptr() >= lent[0].data_ptr() for p in net.parameters())
+    assert not lent[0].any()
+
+
 def test_padding_stays_zero_and_does_not_touch_the_norm(net):
     arena = one_arena(net)
     backward(net)
