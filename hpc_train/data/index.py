@@ -62,6 +62,10 @@ class Shard:
     samples: int
     block_rows: int
 
+    def __post_init__(self) -> None:
+        if self.samples < 0 or self.block_rows < 1:
+            raise ValueError(f"samples must be >= 0 and block_rows >= 1 ({self})")
+
 
 @dataclass(frozen=True)
 class Index:
