@@ -254,7 +254,9 @@ class Schedule(Section):
 class Comm(Section):
     """How ranks talk to each other."""
 
-    collective: Literal["native"] = Field("native", description="native: MPI's own")
+    collective: Literal["auto", "native", "ring", "shared", "hierarchical"] = Field(
+        "auto", description="auto: the fastest here; native: MPI's; ring; shared; hierarchical"
+    )
 
 
 class Precision(Section):

@@ -63,6 +63,7 @@ class AllReduce:
         self._comm = comm
         self._layout = layout
         self._learners = learners
+        self._share_gradients()
         self._reductions = {
             learner.name: [prepare(collective, comm, arena.grad) for arena in learner.arenas]
             for learner in learners
@@ -133,6 +134,13 @@ class AllReduce:
         if total.counts != self.plan.counts:
             self.plan = Plan(total.counts)
         return total
+
+    def _share_gradients(self) -> None:
+        """Put the gradients where the other ranks of the node can read them, if all can."""
+        arenas = [arena for learner in self._learners for arena in learner.arenas]
+        if all(self._comm.gather(all(arena.grad.device.type == "cpu" for arena in arenas))):
+            for arena in arenas:
+                arena.move_gradients(self._comm.allocate)
 
     def _spread(self) -> None:
         """Give every rank the weights of rank 0."""

@@ -6,6 +6,7 @@ from mpi4py import MPI
 
 from hpc_train import Trainer
 from hpc_train.comm import Comm
+from hpc_train.config import load
 
 DIGITS = {
     "train": "builtin:digits/train",
@@ -49,13 +50,13 @@ def train(size, run_dir, *, resume=None, model="smooth", data=None, **sections):
             "run", {}
         )
         sections.setdefault("device", {"threads": 1, "name": "cpu"})
-        trainer = Trainer(
-            MODELS[model] if isinstance(model, str) else model,
-            comm=comm,
-            quiet=True,
-            data=DIGITS | (data or {}),
-            **sections,
-        )
+        sections["data"] = DIGITS | (data or {})
+        if "comm" in sections:  # the trainer's own argument of that name is the ranks
+            config = load(None, sections={**sections, "model": MODELS[model]}).config
+            trainer = Trainer(config=config, comm=comm, quiet=True)
+        else:
+            network = MODELS[model] if isinstance(model, str) else model
+            trainer = Trainer(network, comm=comm, quiet=True, **sections)
         result = trainer.fit(resume=resume)
         found = vector(trainer.model), result
     MPI.COMM_WORLD.Barrier()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mpi4py import MPI
 
+from hpc_train.comm import COLLECTIVES
 from hpc_train.data import make_order, open_dataset
 from hpc_train.models import cnn, mlp
 from hpc_train.plan import Course
@@ -55,6 +56,22 @@ def test_any_number_of_ranks_equals_plain_torch(model, dtype, tmp_path):
     expected = plain_torch(model, getattr(torch, dtype))
     far = distance(found[0], expected)
     agree(far < TOLERANCE[model, dtype], far)
+
+
+@pytest.mark.parametrize("collective", sorted(COLLECTIVES))
+def test_any_collective_equals_plain_torch(collective, tmp_path):
+    folder = shared_dir(tmp_path)
+    precision = {"dtype": "float64"}
+    shares = SPLITS.get(SIZE, [None])[-1]
+    found = train(
+        SIZE,
+        folder / "run",
+        precision=precision,
+        comm={"collective": collective},
+        schedule={"shares": shares} if shares else {},
+    )
+    far = distance(found[0], plain_torch("smooth", torch.float64))
+    agree(far < TOLERANCE["smooth", "float64"], far)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
