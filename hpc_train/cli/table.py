@@ -44,8 +44,21 @@ def result_lines(result: Result) -> list[str]:
                 f"{entry['waiting_seconds']:.2f} s ({idle:.0%})",
             ]
         )
-    lines += ["", *aligned(rows), ""]
+    lines += ["", *aligned(rows), "", *_balance_lines(result)]
     if result.status == "preempted":
         lines.append(f"saved at step {result.step}; go on with --resume {result.run_dir}")
     lines.append(f"{'results':<12}{result.run_dir}")
     return lines
+
+
+def _balance_lines(result: Result) -> list[str]:
+    """What equal shares would have cost, if there were several ranks."""
+    balance = result.balance
+    if len(result.ranks) < 2 or not balance.get("seconds"):
+        return []
+    ratio = balance["equal_seconds"] / balance["seconds"]
+    changes = f"{balance['changes']} change" + ("" if balance["changes"] == 1 else "s") + " of plan"
+    return [
+        f"{'shares':<12}the last rank computed for {balance['seconds']:.2f} s, with equal shares "
+        f"it would be {balance['equal_seconds']:.2f} s ({ratio:.2f}x); {changes}"
+    ]

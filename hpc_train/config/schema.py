@@ -245,10 +245,24 @@ class Strategy(Section):
 class Schedule(Section):
     """How a global batch is split among the ranks."""
 
-    policy: Literal["static"] = Field("static", description="static: shares do not change")
-    shares: list[NonNegative] | None = Field(
-        None, examples=[[2.0, 1.0]], description="relative share of each rank; default: equal"
+    policy: Literal["static", "round_robin", "proportional", "min_finish_time"] = Field(
+        "static",
+        description="static, round_robin; by speed: proportional, min_finish_time",
     )
+    shares: list[NonNegative] | None = Field(
+        None,
+        examples=[[2.0, 1.0]],
+        description="static: relative share of each rank; default: equal",
+    )
+
+    @model_validator(mode="after")
+    def _shares_are_static(self) -> Schedule:
+        if self.shares is not None and self.policy != "static":
+            raise ValueError(
+                "schedule.shares are for the static policy alone (schedule.policy: "
+                f"{self.policy}, schedule.shares: {self.shares})"
+            )
+        return self
 
 
 class Comm(Section):

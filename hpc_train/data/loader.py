@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -80,9 +81,12 @@ class Loader:
         self.close()
 
     def follow(self, works: Iterator[Work]) -> None:
-        """Read ahead what `works` foretells; an earlier forecast is dropped."""
-        self._stop()
-        self._ahead = _Ahead(self, works, self._prefetch)
+        """Read ahead what `works` foretells, in place of an earlier forecast.
+
+        What has been read for the earlier one and is foretold again is kept.
+        """
+        ready = self._stop()
+        self._ahead = _Ahead(self, works, self._prefetch, ready)
 
     def get(self, work: Work) -> Samples:
         """The samples of `work`.
@@ -121,17 +125,20 @@ class Loader:
                 return arrays
         return self._reader.buffers(size)
 
-    def _stop(self) -> None:
-        if self._ahead is not None:
-            self._ahead.stop()
-            self._ahead = None
+    def _stop(self) -> dict[Work, Samples]:
+        ready = self._ahead.stop() if self._ahead is not None else {}
+        self._ahead = None
+        return ready
 
 
 class _Ahead:
     """The reader thread and the queue between it and the trainer."""
 
-    def __init__(self, loader: Loader, works: Iterator[Work], depth: int) -> None:
+    def __init__(
+        self, loader: Loader, works: Iterator[Work], depth: int, ready: dict[Work, Samples]
+    ) -> None:
         self._loader = loader
+        self._ready = ready
         self._works = works
         self._queue: queue.Queue[tuple[Work, Samples | Exception]] = queue.Queue(depth)
         self._stopping = threading.Event()
@@ -156,18 +163,29 @@ class _Ahead:
                 return samples
         return None
 
-    def stop(self) -> None:
-        """End the thread."""
+    def stop(self) -> dict[Work, Samples]:
+        """End the thread; what it has read and nobody took."""
         self._lost = True
         self._stopping.set()
+        left = self._drain()  # a thread that waits for a place in the queue ends at once
         self._thread.join()
+        return left | self._drain()
+
+    def _drain(self) -> dict[Work, Samples]:
+        left = {}
+        with suppress(queue.Empty):
+            while True:
+                work, item = self._queue.get_nowait()
+                if isinstance(item, Samples):
+                    left[work] = item
+        return left
 
     def _run(self) -> None:
         for work in self._works:
             if self._stopping.is_set():
                 return
             try:
-                item: Samples | Exception = self._loader.read(work)
+                item: Samples | Exception = self._ready.pop(work, None) or self._loader.read(work)
             except Exception as error:
                 item = error
             while not self._stopping.is_set():

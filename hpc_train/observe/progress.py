@@ -63,10 +63,11 @@ class Progress:
         start, done = self._start, record["batch"]
         left = (now - self._began) / max(1, done - start.batch) * (start.num_batches - done)
         metrics = "".join(f"  {k} {v:.3f}" for k, v in record["metrics"].items())
+        balance = f"balance {record['balance']:.0%}  " if "balance" in record else ""
         epoch = f"epoch {record['epoch'] + 1}" + (f"/{start.epochs}" if start.epochs else "")
         text = (
             f"{epoch}  step {done}/{start.num_batches}  loss {record['loss']:.4f}{metrics}  "
-            f"{self._rate:,.0f} samples/s  ETA {clock(left)}"
+            f"{self._rate:,.0f} samples/s  {balance}ETA {clock(left)}"
         )
         if not self._columns:
             self._line(text)

@@ -32,6 +32,8 @@ class Result:
         seconds: wall time of training, evaluations and saves included.
         samples_per_second: trained samples over the seconds of training steps.
         ranks: one entry per rank: share, samples, seconds of computing and waiting.
+        balance: what the steps took, and would have taken with equal shares, in seconds of
+            computing; how often the plan changed.
         error: the error's lines, if it failed.
     """
 
@@ -43,6 +45,7 @@ class Result:
     seconds: float = 0.0
     samples_per_second: float = 0.0
     ranks: list[dict[str, Any]] = field(default_factory=list)
+    balance: dict[str, Any] = field(default_factory=dict)
     error: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Probing: ranks without samples get one unit for two batches, now and then.
+"""Probing: ranks without samples get one for two batches, now and then.
 
     batch      100  101  102 ...             interval ...            511  512  513
     counts     [32, 0]                                               [31, 1]   [32, 0]
@@ -28,11 +28,9 @@ class Probes:
 
     Args:
         num_ranks: number of ranks.
-        quantum: samples of a unit, >= 1.
     """
 
-    def __init__(self, num_ranks: int, quantum: int) -> None:
-        self._quantum = quantum
+    def __init__(self, num_ranks: int) -> None:
         self._due = [0] * num_ranks  # the batch of each parked rank's next probe; 0: not parked
         self._until = 0  # the batch at which the running probe ends; 0: none runs
         self._back: tuple[int, ...] = ()
@@ -69,9 +67,9 @@ class Probes:
         for rank in due:
             self._due[rank] = 0
             giver = int(np.argmax(probe))
-            if probe[giver] > self._quantum:
-                probe[giver] -= self._quantum
-                probe[rank] += self._quantum
+            if probe[giver] > 1:
+                probe[giver] -= 1
+                probe[rank] += 1
         if tuple(probe) == counts:
             return None
         self._until, self._back = batch + _BATCHES, counts
@@ -90,7 +88,7 @@ class Probes:
         """Batches between probes of `rank`."""
         amount = np.asarray(counts)
         step = float((situation.fixed + situation.pace * amount)[amount > 0].max())
-        probe = float(situation.fixed[rank] + situation.pace[rank] * self._quantum)
+        probe = float(situation.fixed[rank] + situation.pace[rank])
         lost_steps = _BATCHES * max(0.0, probe / step - 1.0) + 2 * change_steps
         if not math.isfinite(lost_steps):
             return _LONGEST

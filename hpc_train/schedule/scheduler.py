@@ -8,7 +8,7 @@ trusted to stay, must exceed what a change costs (data prefetched for the old pl
 again; measured as what the first step after a change takes beyond its prediction), and it must be
 larger than the errors of the predictions, or noise would shuffle the shares of equal ranks.
 
-A rank without samples tells nothing about its speed, so it is probed: two batches with one unit
+A rank without samples tells nothing about its speed, so it is probed: two batches with one sample
 for it, so seldom that probing takes at most a hundredth of the time.
 """
 
@@ -75,7 +75,7 @@ class Scheduler:
         self._seen = 0
         self._fresh = False  # whether the plan has changed and its first step is still out
         self._cost_steps = _FIRST_COST
-        self._probes = Probes(situation.num_ranks, situation.quantum)
+        self._probes = Probes(situation.num_ranks)
 
     def observe(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
         """Take in one step.
@@ -181,10 +181,9 @@ def finish(situation: Situation, counts: Sequence[int]) -> float:
 def _even_finish(situation: Situation, counts: Sequence[int], current: float) -> float:
     """When all would finish if samples could be cut at will: T with sum (T - a_r) / b_r = B.
 
-    All that have samples, and those that would be done with a unit before `current`: no split is
-    better.
+    All are those that have samples, or would be done with one before `current`: no split is better.
     """
     fixed, pace = situation.fixed, situation.pace
-    takes_part = (np.asarray(counts) > 0) | (fixed + pace * situation.quantum < current)
+    takes_part = (np.asarray(counts) > 0) | (fixed + pace < current)
     fixed, pace = fixed[takes_part], pace[takes_part]
     return float((situation.batch_size + (fixed / pace).sum()) / (1.0 / pace).sum())

@@ -23,7 +23,7 @@ class Situation:
         pace: seconds per sample of each rank, > 0, shape (num_ranks,).
         shares: relative share of each rank, as stated by the user, >= 0; None for equal ones.
         caps: most samples of each rank, shape (num_ranks,); None for no limit.
-        quantum: samples that go through a device together, >= 1.
+        quantum: samples of a micro-batch, which go through a device together, >= 1.
     """
 
     batch_size: int

@@ -10,6 +10,7 @@ from torch import nn
 from hpc_train.comm import Comm
 from hpc_train.errors import UsageError, unknown
 from hpc_train.plan import Batch, Plan, Work
+from hpc_train.schedule import Scheduler
 from hpc_train.strategies.allreduce import AllReduce, Outcome
 from hpc_train.strategies.arena import Arena, make_arenas
 from hpc_train.strategies.learner import Learner
@@ -36,7 +37,10 @@ class Strategy(Protocol):
     plan: Plan
 
     def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
-        """Which samples of which global batch are this rank's."""
+        """Which samples of which global batch are this rank's, as they are trained."""
+
+    def foretell(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """The same as the present plan has it, to read ahead; another thread may ask."""
 
     def begin(self, learner: Learner) -> None:
         """Get ready for the gradients of one phase of a batch."""
@@ -50,7 +54,7 @@ class Strategy(Protocol):
 
 # name -> builder
 STRATEGIES: dict[
-    str, Callable[[Comm, nn.Module, Sequence[Learner], Layout, Plan, str], Strategy]
+    str, Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler, str], Strategy]
 ] = {"allreduce": AllReduce}
 
 
@@ -60,10 +64,10 @@ def make_strategy(
     model: nn.Module,
     learners: Sequence[Learner],
     layout: Layout,
-    plan: Plan,
+    scheduler: Scheduler,
     collective: str,
 ) -> Strategy:
     """The strategy called `name`."""
     if name not in STRATEGIES:
         raise UsageError(unknown("strategy", name, STRATEGIES))
-    return STRATEGIES[name](comm, model, learners, layout, plan, collective)
+    return STRATEGIES[name](comm, model, learners, layout, scheduler, collective)

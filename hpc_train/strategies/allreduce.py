@@ -4,6 +4,8 @@
 2 reduce       the arenas are summed over all ranks
 3 agree        the tally is summed: weights, losses, flags
 4 update       the same on every rank, with the gradient divided by the sum of weights
+5 schedule     rank 0: learn from the seconds of the step before, decide the plan that the next
+               tally announces, and that holds from the step after it
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -20,6 +22,7 @@ from hpc_train.comm import Comm, prepare
 from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.record import phase
+from hpc_train.schedule import Scheduler
 from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.tally import Layout, Tally, Total
@@ -36,12 +39,15 @@ class Outcome:
         updated: whether the weights changed.
         norm: 2-norm of the mean gradient before clipping; NaN if it was not computed.
         finite: whether loss and gradient were finite.
+        before: samples of each rank in the step before, which `total.busy_seconds` tells of; empty
+            if there was none.
     """
 
     total: Total
     updated: bool
     norm: float
     finite: bool
+    before: tuple[int, ...] = ()
 
 
 class AllReduce:
@@ -53,10 +59,15 @@ class AllReduce:
         model: nn.Module,
         learners: Sequence[Learner],
         layout: Layout,
-        plan: Plan,
+        scheduler: Scheduler,
         collective: str,
     ) -> None:
-        self.plan = plan
+        self.plan = scheduler.plan
+        self._scheduler = scheduler
+        self._announced = scheduler.plan  # rank 0: what the next tally says
+        self._number = 0
+        self._counts: tuple[int, ...] = ()  # samples of each rank in the present batch ...
+        self._before: tuple[int, ...] = ()  # ... and in the one before
         self._model = model
         self._buffers = BufferSnapshot(model)
         self._samples = 0
@@ -71,8 +82,16 @@ class AllReduce:
         self._spread()
 
     def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
-        """Which samples of which global batch are this rank's."""
-        return (self.plan.work(batch, self._comm.world.rank) for batch in batches)
+        """Which samples of which global batch are this rank's, as they are trained."""
+        for batch in batches:
+            self._number = batch.number
+            self._before, self._counts = self._counts, self.plan.shares(batch.size)
+            yield self.plan.work(batch, self._comm.world.rank)
+
+    def foretell(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """The same as the present plan has it, to read ahead; another thread may ask."""
+        plan, rank = self.plan, self._comm.world.rank
+        return (plan.work(batch, rank) for batch in batches)
 
     def begin(self, learner: Learner) -> None:
         """Zero the gradients of `learner`, and remember the model's buffers."""
@@ -80,11 +99,19 @@ class AllReduce:
         self._buffers.take()
 
     def finish(self, learner: Learner, tally: Tally) -> Outcome:
-        """Reduce the gradients, agree on what the ranks report, and update.
+        """Reduce the gradients, agree on what the ranks report, update, and schedule.
 
         A rank that failed takes part with zeros and its flag; nobody updates then, nor when loss
         or gradient are not finite, and module buffers are as they were before the batch.
         """
+        outcome = self._step(learner, tally)
+        # a batch of several phases tells its seconds once, in the first of them
+        measured = self._before if max(outcome.total.busy_seconds) > 0 else ()
+        if measured and self._comm.world.is_coordinator:
+            self._schedule(measured, outcome.total)
+        return replace(outcome, before=measured)
+
+    def _step(self, learner: Learner, tally: Tally) -> Outcome:
         if "failed" in tally.flags:
             learner.zero()
         reductions = self._reductions[learner.name]
@@ -129,11 +156,20 @@ class AllReduce:
 
     def _agree(self, tally: Tally) -> Total:
         rank = self._comm.world.rank
-        plan = self.plan if rank == 0 else None
+        plan = self._announced if rank == 0 else None
         total = self._layout.unpack(self._comm.sum(self._layout.pack(tally, rank, plan)))
         if total.counts != self.plan.counts:
             self.plan = Plan(total.counts)
         return total
+
+    def _schedule(self, counts: tuple[int, ...], total: Total) -> None:
+        """Rank 0 learns from the step before and decides the plan from the batch after next on."""
+        with phase("schedule"):
+            self._scheduler.observe(counts, total.busy_seconds)
+            plan = self._scheduler.decide(self._number + 2)
+            if plan is not None:
+                logger.info("shares from batch %d on: %s", plan.since, plan.counts)
+                self._announced = plan
 
     def _share_gradients(self) -> None:
         """Put the gradients where the other ranks of the node can read them, if all can."""

@@ -18,6 +18,7 @@ from hpc_train.errors import ConfigError, HpcTrainError
 from hpc_train.models import MODELS
 from hpc_train.optim import LearningRate
 from hpc_train.optim.optimizers import Settings
+from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import TASKS, Task
 from hpc_train.train.device import choose_device, set_threads
@@ -52,6 +53,7 @@ class Parts:
     model: nn.Module
     task: Task
     learners: list[Learner]
+    scheduler: Scheduler
     strategy: Strategy
     rates: LearningRate
 
@@ -86,14 +88,14 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     task = together(comm, lambda: make_task(config))
     network = together(comm, lambda: _make_model(config, plan, model, feed, datasets["train"]))
     learners = together(comm, lambda: make_learners(config, task, network))
-    metrics = list(task.metrics)
+    scheduler = make_scheduler(config, comm.world.size, plan.num_batches)
     strategy = make_strategy(
         config.strategy.name,
         comm,
         network,
         learners,
-        Layout(metrics, comm.world.size),
-        plan.plan,
+        Layout(list(task.metrics), comm.world.size),
+        scheduler,
         config.comm.collective,
     )
     return Parts(
@@ -107,6 +109,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
         model=network,
         task=task,
         learners=learners,
+        scheduler=scheduler,
         strategy=strategy,
         rates=_rates(config, plan),
     )
@@ -187,6 +190,15 @@ def preflight(config: Config, num_ranks: int) -> Survey:
         logger.warning("device.name is cuda, and no GPU can be seen from here")
     bind_model(config, plan)
     return plan
+
+
+def make_scheduler(config: Config, num_ranks: int, num_batches: int) -> Scheduler:
+    """The scheduler of the policy that the configuration names; rank 0's decides."""
+    section = config.schedule
+    situation = Situation.unknown(
+        config.data.batch_size, num_ranks, section.shares, config.data.micro_batch_size or 1
+    )
+    return Scheduler(find_policy(section.policy), situation, num_batches)
 
 
 def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]:

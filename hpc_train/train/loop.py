@@ -11,7 +11,7 @@ from hpc_train.checkpoint import Store
 from hpc_train.errors import CheckpointError, NonFiniteError
 from hpc_train.observe import Sink
 from hpc_train.plan import Course, Every, Plan, Segment, Work, segments
-from hpc_train.record import Stopwatch
+from hpc_train.record import Stopwatch, phase
 from hpc_train.strategies import Outcome, Tally
 from hpc_train.train import state
 from hpc_train.train.build import Parts
@@ -21,6 +21,8 @@ from hpc_train.train.stop import StopFlag
 from hpc_train.world import RankError, agree, on_coordinator
 
 logger = logging.getLogger(__name__)
+
+_TOLD_RANKS = 256  # beyond it, a step's record leaves out what each rank did
 
 
 class Loop:
@@ -56,6 +58,7 @@ class Loop:
         self.samples = 0
         self.seconds = 0.0
         size = parts.comm.world.size
+        self.rank_samples = [0] * size
         self.busy_seconds = [0.0] * size
         self.waiting_seconds = [0.0] * size
         self._store = store
@@ -100,15 +103,16 @@ class Loop:
         """Let the loader read ahead, as the present plan says, to the end of the run."""
         self._foretold = self.parts.strategy.plan
         batches = self._course.batches(self.batch, self._num_batches)
-        self.parts.loaders["train"].follow(self.parts.strategy.work(batches))
+        with phase("data", operation="foretell"):  # a part of what a change of plan costs
+            self.parts.loaders["train"].follow(self.parts.strategy.foretell(batches))
 
     def _train(self, segment: Segment) -> bool:
         """Train the batches of a segment; true if the run was asked to leave before its end."""
         batches = self._course.batches(segment.start, segment.stop)
         for work in self.parts.strategy.work(batches):
+            started = time.perf_counter()
             if self._foretold is not self.parts.strategy.plan:
                 self._foretell()
-            started = time.perf_counter()
             outcomes = self._batch(work)
             self.batch += 1
             self._tell(work, outcomes, time.perf_counter() - started)
@@ -122,15 +126,13 @@ class Loop:
         outcomes: list[Outcome] = []
         samples = None
         self._clean = True
-        for phase, learner in zip(parts.task.phases, parts.learners, strict=True):
+        for part, learner in zip(parts.task.phases, parts.learners, strict=True):
             learner.set_rate(parts.rates.factor(work.batch.number))
             parts.strategy.begin(learner)
             error: Exception | None = None
             try:
                 samples = samples or parts.loaders["train"].get(work)
-                tally = compute(
-                    parts.model, phase, parts.feed, samples, work, parts.config.run.seed
-                )
+                tally = compute(parts.model, part, parts.feed, samples, work, parts.config.run.seed)
                 check_metrics(tally, parts.task.metrics)
                 learner.gather()
                 tally.digest = samples.digest
@@ -172,10 +174,9 @@ class Loop:
         seconds = self._stopwatch.take()
         self._busy = sum(seconds.get(name, 0.0) for name in ("data", "compute", "update"))
         total = outcomes[0].total
-        slowest = max(total.busy_seconds)
-        for rank, busy in enumerate(total.busy_seconds):
-            self.busy_seconds[rank] += busy
-            self.waiting_seconds[rank] += slowest - busy
+        before = outcomes[0].before
+        if before:
+            self._add_up(before, total.busy_seconds)
         self.samples += work.batch.size
         self.seconds += elapsed
         self._record(
@@ -189,6 +190,7 @@ class Loop:
                 "samples_per_second": work.batch.size / elapsed,
                 "seconds": {name: round(value, 6) for name, value in seconds.items()},
                 "delivered": total.digest,
+                **_balance(before, total.busy_seconds),
                 **{
                     f"loss_{learner.name}": outcome.total.mean_loss
                     for learner, outcome in zip(self.parts.learners[1:], outcomes[1:], strict=True)
@@ -196,6 +198,14 @@ class Loop:
             },
             work,
         )
+
+    def _add_up(self, counts: tuple[int, ...], busy_seconds: tuple[float, ...]) -> None:
+        """Add up what each rank did in the step before."""
+        slowest = max(busy_seconds)
+        for rank, (count, busy) in enumerate(zip(counts, busy_seconds, strict=True)):
+            self.rank_samples[rank] += count
+            self.busy_seconds[rank] += busy
+            self.waiting_seconds[rank] += slowest - busy
 
     def _look_up(self, segment: Segment) -> None:
         """At the end of a segment: equal weights, evaluation, checkpoint."""
@@ -261,3 +271,15 @@ class Loop:
             record.setdefault("epoch", work.batch.epoch)
         for sink in self._sinks:
             sink.record(record)
+
+
+def _balance(counts: tuple[int, ...], busy_seconds: tuple[float, ...]) -> dict[str, object]:
+    """What a step's record says of the step before: who did how much, and how evenly."""
+    if len(counts) < 2:
+        return {}
+    busy = [t for n, t in zip(counts, busy_seconds, strict=True) if n]
+    record: dict[str, object] = {"balance": round(sum(busy) / len(busy) / max(busy_seconds), 4)}
+    if len(counts) <= _TOLD_RANKS:
+        seconds = [round(t, 6) for t in busy_seconds]
+        record["before"] = {"counts": list(counts), "busy_seconds": seconds}
+    return record

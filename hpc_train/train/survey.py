@@ -62,7 +62,13 @@ def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> S
     window = data.shuffle_window
     if window == "auto":
         window = auto_window(train.blocks(), data.batch_size, train.sample_bytes)
-    plan = first_plan(config.schedule.policy, data.batch_size, num_ranks, config.schedule.shares)
+    plan = first_plan(
+        config.schedule.policy,
+        data.batch_size,
+        num_ranks,
+        config.schedule.shares,
+        data.micro_batch_size or 1,
+    )
     return Survey(
         course=course,
         num_batches=num_batches,

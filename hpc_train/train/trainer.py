@@ -212,6 +212,7 @@ class Trainer:
             seconds=seconds,
             samples_per_second=loop.samples / loop.seconds if loop.seconds else 0.0,
             ranks=_rank_rows(loop, counts),
+            balance=dataclasses.asdict(loop.parts.scheduler.balance),
         )
 
     def _failed(self, error: Exception, folder: Path, loop: Loop) -> None:
@@ -266,17 +267,22 @@ def _write(result: Result, folder: Path) -> None:
 
 
 def _rank_rows(loop: Loop, counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Per rank: share, trained samples a second of computing, seconds computing and waiting."""
+    """Per rank: share, trained samples a second of computing, seconds computing and waiting.
+
+    Over all steps whose seconds were told; the last one's never are. `counts` are the shares of a
+    run too short to have told any.
+    """
+    told = sum(loop.rank_samples) > 0
+    counts = loop.rank_samples if told else counts
     total = sum(counts)
     rows = []
     for rank, count in enumerate(counts):
         busy = loop.busy_seconds[rank]
-        samples = loop.samples * count / total
         rows.append(
             {
                 "rank": rank,
                 "share": count / total,
-                "samples_per_second": samples / busy if busy else 0.0,
+                "samples_per_second": count / busy if told and busy else 0.0,
                 "busy_seconds": busy,
                 "waiting_seconds": loop.waiting_seconds[rank],
             }
