@@ -36,6 +36,11 @@ class Probes:
         self._back: tuple[int, ...] = ()
 
     @property
+    def next(self) -> int:
+        """The batch at which there is something to do; 0 if no rank is known to be parked."""
+        return self._until or min((due for due in self._due if due), default=0)
+
+    @property
     def running(self) -> bool:
         """Whether a probe runs."""
         return self._until > 0

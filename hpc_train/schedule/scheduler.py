@@ -70,11 +70,11 @@ class Scheduler:
         self._policy = policy
         self._situation = situation
         self._num_batches = num_batches
-        equal = situation.batch_size / situation.num_ranks
-        self._equal = np.full(situation.num_ranks, equal)
         self._seen = 0
         self._fresh = False  # whether the plan has changed and its first step is still out
+        self._judged = -1  # the version of the speeds that was last decided upon
         self._cost_steps = _FIRST_COST
+        self._scale = _Scale(-1, (), np.zeros(0), 0.0)
         self._probes = Probes(situation.num_ranks)
 
     def observe(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
@@ -90,6 +90,7 @@ class Scheduler:
         if self._fresh and tuple(counts) == self.plan.counts:
             # the first step of a plan reads what nobody has read ahead: it shows the cost
             self._fresh = False
+            self._judged = -1
             self._learn_cost(counts, busy_seconds)
             if not self._probes.running:
                 return
@@ -100,6 +101,9 @@ class Scheduler:
         """The plan that shall hold from `batch` on, or None to leave the present one."""
         if not self._policy.measures or self._situation.num_ranks == 1:
             return None
+        if self.speeds.version == self._judged and not 0 < self._probes.next <= batch:
+            return None  # nothing new: most steps end here
+        self._judged = self.speeds.version
         if not (self.speeds.known | (np.array(self.plan.counts) == 0)).all():
             return None
         if self._probes.running:
@@ -156,19 +160,38 @@ class Scheduler:
 
     def _account(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
         """Add up what the step took, and what it would have taken with equal shares."""
-        busy, amount = np.asarray(busy_seconds), np.asarray(counts)
-        last = float(busy.max())
+        last = max(busy_seconds)
         self.balance.seconds += last
-        self.balance.mean_seconds += float(busy.mean())
-        speeds = self.speeds
-        if not speeds.known.all():
+        self.balance.mean_seconds += sum(busy_seconds) / len(busy_seconds)
+        if not self.speeds.known.all():
             self.balance.equal_seconds += last
             return
-        equal = self._equal * (amount.sum() / self._situation.batch_size)
-        idle = speeds.fixed + speeds.pace * equal
-        # a rank that computed: its own seconds, scaled; one that did not: as fitted
-        scaled = busy * idle / (speeds.fixed + speeds.pace * np.maximum(amount, 1))
-        self.balance.equal_seconds += float(np.where(amount > 0, scaled, idle).max())
+        if (self._scale.version, self._scale.counts) != (self.speeds.version, tuple(counts)):
+            self._scale = self._equal_scale(tuple(counts))
+        scaled = float((self._scale.factor * busy_seconds).max())
+        self.balance.equal_seconds += max(scaled, self._scale.least)
+
+    def _equal_scale(self, counts: tuple[int, ...]) -> _Scale:
+        """From seconds with `counts` to seconds with equal shares."""
+        speeds, amount = self.speeds, np.array(counts)
+        equal = speeds.fixed + speeds.pace * amount.mean()
+        works = amount > 0
+        factor = np.where(works, equal / (speeds.fixed + speeds.pace * np.maximum(amount, 1)), 0.0)
+        least = float(equal[~works].max(initial=0.0))
+        return _Scale(speeds.version, counts, factor, least)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What turns each rank's seconds into those of an equal share: its own seconds, scaled.
+
+    `least` is what the ranks that did not compute would need, as fitted.
+    """
+
+    version: int
+    counts: tuple[int, ...]
+    factor: Floats
+    least: float
 
 
 def finish(situation: Situation, counts: Sequence[int]) -> float:
