@@ -1,43 +1,99 @@
-"""Reading samples: whole blocks through h5py, kept within a byte budget, gathered by row."""
+"""Reading samples: located in blocks, each block read once by the best route, gathered by row.
+
+ids --locate--> Request: parts of blocks --fetch--> blocks in the cache --gather--> buffers
+                                         \\--------- rows that need no block ----/
+"""
 
 from __future__ import annotations
 
-import zlib
+import logging
+import threading
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from hpc_train.data.blocks import Ids
+from hpc_train.data.cache import Block, Cache, Key
 from hpc_train.data.dataset import Dataset
+from hpc_train.data.digest import delivered_hash
+from hpc_train.data.hdf5 import first_line
+from hpc_train.data.open_shard import OpenShard
+from hpc_train.data.routes import Route, Rows
 from hpc_train.errors import DataError
+
+__all__ = ["Arrays", "Reader", "Request", "delivered_hash", "h5py"]
+
+logger = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 
 _OPEN_FILES = 64
+_DELAYS = (0.05, 0.2, 0.8)  # seconds before a failed read is tried again
+_HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples of one block (or shard): their places in the batch and rows, each of shape (n,)."""
+
+    key: Key
+    places: Ids
+    rows: Ids
+
+
+@dataclass(frozen=True)
+class Request:
+    """Samples to gather, located.
+
+    Attributes:
+        ids: the samples, shape (n,).
+        parts: them by block, in the order of (shard, number).
+    """
+
+    ids: Ids
+    parts: list[Part]
+
+    def by_shard(self) -> Iterator[Part]:
+        """The same by shard, for rows that need no block."""
+        first = 0
+        for stop in range(1, len(self.parts) + 1):
+            shard = self.parts[first].key[0]
+            if stop == len(self.parts) or self.parts[stop].key[0] != shard:
+                places = np.concatenate([part.places for part in self.parts[first:stop]])
+                rows = np.concatenate([part.rows for part in self.parts[first:stop]])
+                order = np.argsort(places)
+                yield Part((shard, 0), places[order], rows[order])
+                first = stop
 
 
 class Reader:
-    """Gathers samples of a data set by id; not thread-safe.
+    """Gathers samples of a data set by id; safe to use from several threads.
 
-    A block is read once as long as it stays among the `cache_bytes` most recently used bytes; the
-    block in use is always kept. Files are opened when first needed, the last 64 stay open.
+    A block is read once as long as it is among `cache_bytes` of blocks that are wanted or were
+    used most recently. Files are opened when first needed, the last 64 stay open.
 
     Attributes:
-        bytes_read: bytes of the blocks that were read from files so far.
+        bytes_read: bytes of the blocks, and of the rows that needed none, read from files so far;
+            as they are in memory, before compression.
     """
 
     def __init__(self, dataset: Dataset, fields: Sequence[str], cache_bytes: int) -> None:
         self._dataset = dataset
         self._fields = {name: dataset.fields[name] for name in fields}
-        self._cache_bytes = cache_bytes
-        self._held_bytes = 0
-        self._blocks: OrderedDict[tuple[int, int], Arrays] = OrderedDict()
-        self._files: OrderedDict[int, h5py.File] = OrderedDict()
+        self.cache = Cache(cache_bytes)
+        self.lock = threading.RLock()  # of the cache, the open files and the counter
+        self._loading: dict[Key, Future[Block]] = {}
+        self._files: OrderedDict[int, OpenShard] = OrderedDict()
         extents = dataset.extents()
         self._ends = np.cumsum([extent.size for extent in extents])
         self._shard = np.array([extent.shard for extent in extents], np.int64)
@@ -45,6 +101,7 @@ class Reader:
             self._ends - [extent.size for extent in extents]
         )
         self._rows = np.array([extent.block_rows for extent in extents], np.int64)
+        self._row_bytes = sum(info.sample_bytes for info in self._fields.values())
         self.bytes_read = 0
 
     def buffers(self, size: int) -> Arrays:
@@ -56,97 +113,200 @@ class Reader:
 
     def read(self, ids: Ids, into: Arrays) -> None:
         """Gather the samples `ids` (n,) into the first n rows of each array of `into`."""
+        self.gather(self.locate(ids), into)
+
+    def locate(self, ids: Ids) -> Request:
+        """Where the samples `ids` (n,) are."""
         extent = np.searchsorted(self._ends, ids, side="right")
         shard, row = self._shard[extent], ids + self._shift[extent]
         number = row // self._rows[extent]
         by_block = np.lexsort((number, shard))
         change = np.flatnonzero((np.diff(shard[by_block]) != 0) | (np.diff(number[by_block]) != 0))
-        for places in np.split(by_block, change + 1):
-            if places.size == 0:
-                continue
-            head = places[0]
-            rows = int(self._rows[extent[head]])
-            block = self._block(int(shard[head]), int(number[head]), rows)
-            offsets = row[places] - number[head] * rows
-            for name, array in block.items():
-                into[name][places] = array[offsets]
+        parts = [
+            Part((int(shard[places[0]]), int(number[places[0]])), places, row[places])
+            for places in np.split(by_block, change + 1)
+            if places.size
+        ]
+        return Request(ids, parts)
+
+    def block_bytes(self, key: Key) -> int:
+        """Bytes of a block in memory, over all fields."""
+        first, stop = self._range(key)
+        return (stop - first) * self._row_bytes
+
+    def needs_blocks(self, shard: int) -> bool:
+        """Whether a field of a shard is read by blocks; true if that cannot be found out."""
+        try:
+            return any(
+                self._attempt(shard, name, (0, 1), lambda route: route.whole is None)
+                for name in self._fields
+            )
+        except DataError:
+            return True  # the error arrives where the samples are wanted
+
+    def fetch(self, key: Key) -> None:
+        """Have a block in memory, for `gather` to find.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        self._block(key)
+        first, stop = rows = self._range(key)
+        for name in self._fields:
+            self._attempt(key[0], name, rows, lambda route: route.warm(first, stop))
+
+    def gather(self, request: Request, into: Arrays) -> None:
+        """Copy the samples into the first n rows of each array of `into`.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+        targets = {name: _as_bytes(into[name], len(request.ids)) for name in self._fields}
+        by_blocks = {}
+        for part in request.parts:
+            shard = part.key[0]
+            if shard not in by_blocks:
+                by_blocks[shard] = self.needs_blocks(shard)
+            if by_blocks[shard]:
+                first, _ = self._range(part.key)
+                for name, rows in self._block(part.key).fields.items():
+                    _take(rows, part.rows - first, targets[name], part.places)
+        for part in request.by_shard():
+            for name in self._fields:
+                self._gather_whole(part, name, targets[name])
 
     def close(self) -> None:
         """Close all files and forget all blocks."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-        self._blocks.clear()
-        self._held_bytes = 0
+        with self.lock:
+            for shard in self._files.values():
+                shard.close()
+            self._files.clear()
+            self.cache.clear()
 
-    def _block(self, shard: int, number: int, rows: int) -> Arrays:
-        key = (shard, number)
-        if key in self._blocks:
-            self._blocks.move_to_end(key)
-            return self._blocks[key]
-        first = number * rows
-        stop = min(first + rows, self._dataset.index.shards[shard].samples)
-        block = self._load(shard, first, stop)
-        size = sum(array.nbytes for array in block.values())
-        self.bytes_read += size
-        self._held_bytes += size
-        self._blocks[key] = block
-        while self._held_bytes > self._cache_bytes and len(self._blocks) > 1:
-            _, dropped = self._blocks.popitem(last=False)
-            self._held_bytes -= sum(array.nbytes for array in dropped.values())
-        return block
+    def _range(self, key: Key) -> tuple[int, int]:
+        """The rows [first, stop) of a block in its shard."""
+        shard = self._dataset.index.shards[key[0]]
+        first = key[1] * shard.block_rows
+        return first, min(first + shard.block_rows, shard.samples)
 
-    def _load(self, shard: int, first: int, stop: int) -> Arrays:
-        """Rows [first, stop) of a shard."""
-        block = self.buffers(stop - first)
-        path = self._dataset.path(shard)
-        name = ""
+    def _gather_whole(self, part: Part, name: str, target: Rows) -> None:
+        """Gather a field that needs no blocks; nothing to do if it does."""
+
+        def take(route: Route) -> int:
+            if route.whole is None:
+                return 0
+            route.block(0, 1)  # finds out whether the file was truncated meanwhile
+            _take(route.whole, part.rows, target, part.places)
+            return len(part.rows) * int(target.shape[1])
+
+        span = int(part.rows.min()), int(part.rows.max()) + 1
+        taken = self._attempt(part.key[0], name, span, take)
+        with self.lock:
+            self.bytes_read += taken
+
+    def _block(self, key: Key) -> Block:
+        """A block from the cache, from another thread that reads it, or read now."""
+        with self.lock:
+            block = self.cache.get(key)
+            if block is not None:
+                return block
+            loading = self._loading.get(key)
+            if loading is None:
+                mine = self._loading[key] = Future[Block]()
+        if loading is not None:
+            return loading.result()
         try:
-            file = self._file(shard, path)
-            for name, array in block.items():
-                dataset = file[name]
-                if not isinstance(dataset, h5py.Dataset):
-                    raise ValueError("it is a group")
-                if dataset.shape[1:] != array.shape[1:] or dataset.shape[:1] < (stop,):
-                    raise DataError(
-                        f"dataset {name} must have shape (>={stop}, *{array.shape[1:]}) as its "
-                        f"index says (shape: {dataset.shape})",
-                        where=str(path),
-                        hint="the file has changed: import it again, or delete its index",
-                    )
-                dataset.read_direct(array, np.s_[first:stop])
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError(
-                f"cannot read rows {first}..{stop - 1} of {name or 'the file'}: {error}",
-                where=str(path),
-                hint=f"hpc-train data verify {self._dataset.root}",
-            ) from error
+            block = self._load(key)
+        except BaseException as error:
+            with self.lock:
+                del self._loading[key]
+            mine.set_exception(error)
+            raise
+        with self.lock:
+            del self._loading[key]
+            self.cache.put(key, block)
+            self.bytes_read += sum(rows.nbytes for rows in block.fields.values())
+        mine.set_result(block)
         return block
 
-    def _file(self, shard: int, path: Path) -> h5py.File:
-        if shard in self._files:
-            self._files.move_to_end(shard)
-            return self._files[shard]
-        # file locking off: parallel file systems often break it, and nobody writes here
-        self._files[shard] = file = h5py.File(path, "r", locking=False)
-        while len(self._files) > _OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        return file
+    def _load(self, key: Key) -> Block:
+        first, stop = rows = self._range(key)
+
+        def load(route: Route) -> Rows | None:
+            return route.block(first, stop) if route.whole is None else None
+
+        found = {name: self._attempt(key[0], name, rows, load) for name in self._fields}
+        fields = {name: block for name, block in found.items() if block is not None}
+        return Block(fields, self.block_bytes(key))
+
+    def _attempt(
+        self, number: int, name: str, rows: tuple[int, int], act: Callable[[Route], T]
+    ) -> T:
+        """`act` on the route to a field; tried again where the system fails, then a DataError."""
+        for delay in (*_DELAYS, None):
+            try:
+                with self._open(number) as shard:
+                    return act(shard.route(name, self._fields[name]))
+            except (OSError, KeyError, ValueError, RuntimeError) as error:
+                where = str(self._dataset.path(number))
+                what = f"rows {rows[0]}..{rows[1] - 1} of {name}"
+                if delay is None or isinstance(error, _HOPELESS) or not isinstance(error, OSError):
+                    raise DataError(
+                        f"cannot read {what}: {_told(error)}",
+                        where=where,
+                        hint=f"hpc-train data verify {self._dataset.root}",
+                    ) from error
+                logger.warning("%s: cannot read %s, trying again: %s", where, what, _told(error))
+            self._forget(number)
+            time.sleep(delay)
+        raise AssertionError("the last attempt returns or raises")
+
+    @contextmanager
+    def _open(self, number: int) -> Iterator[OpenShard]:
+        """A shard that stays open while it is used."""
+        with self.lock:
+            if number in self._files:
+                self._files.move_to_end(number)
+            else:
+                samples = self._dataset.index.shards[number].samples
+                path = self._dataset.path(number)
+                self._files[number] = OpenShard(path, self._dataset.root, samples)
+                idle = [n for n, shard in self._files.items() if not shard.users and n != number]
+                for old in idle[: max(0, len(self._files) - _OPEN_FILES)]:
+                    self._files.pop(old).close()
+            shard = self._files[number]
+            shard.users += 1
+        try:
+            yield shard
+        finally:
+            with self.lock:
+                shard.users -= 1
+
+    def _forget(self, number: int) -> None:
+        """Close a shard whose handles may be stale, if nobody else is using it."""
+        with self.lock:
+            if number in self._files and not self._files[number].users:
+                self._files.pop(number).close()
 
 
-def delivered_hash(ids: Ids, arrays: Arrays) -> int:
-    """A number below 2^32 that tells which samples were delivered, with which bytes.
+def _told(error: Exception) -> str:
+    """An error's first line, with its errno if that does not stand there."""
+    code, text = getattr(error, "errno", None), first_line(error)
+    return f"{text} (errno {code})" if code and f"rrno {code}" not in text else text
 
-    The sum over samples, modulo 2^32, of the CRC-32 of the sample's bytes (field by field in the
-    order of names) begun with its id. Sums of it over ranks do not depend on how a batch is split.
-    """
-    if len(ids) == 0:
-        return 0
-    rows = [arrays[name].reshape(len(ids), -1).view(np.uint8) for name in sorted(arrays)]
-    total = 0
-    for place, sample in enumerate(ids.tolist()):
-        value = sample & 0xFFFFFFFF
-        for field in rows:
-            value = zlib.crc32(field[place], value)
-        total += value
-    return total & 0xFFFFFFFF
+
+def _as_bytes(array: NDArray[Any], size: int) -> Rows:
+    """The first `size` rows of an array as bytes, shape (size, bytes of a row)."""
+    part = array[:size]
+    row_bytes = part.itemsize * int(np.prod(part.shape[1:], dtype=np.int64))
+    return part.reshape(-1).view(np.uint8).reshape(size, row_bytes)
+
+
+def _take(rows: Rows, wanted: Ids, target: Rows, places: Ids) -> None:
+    """target[places] = rows[wanted], both ascending in `places`."""
+    first, stop = int(places[0]), int(places[-1]) + 1
+    if stop - first == len(places):
+        # with mode="raise" NumPy would copy twice; `wanted` was computed, and is in range
+        np.take(rows, wanted, axis=0, out=target[first:stop], mode="clip")
+    else:
+        target[places] = np.take(rows, wanted, axis=0, mode="clip")

@@ -1,0 +1,77 @@
+"""What every route gives: the rows of one dataset of one shard, as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpc_train.data.routes.chunk_table import ChunkTable
+from hpc_train.data.routes.mapping import MappedFile
+
+Rows = NDArray[np.uint8]  # (rows, bytes of a sample), the bytes as they are in memory
+
+
+class Route(Protocol):
+    """One way of reading one dataset of one shard; safe to call from several threads.
+
+    Attributes:
+        name: which of the routes it is.
+        whole: all rows of the dataset, where they can be gathered without reading a block first.
+    """
+
+    name: str
+    whole: Rows | None
+
+    def block(self, first: int, stop: int) -> Rows:
+        """Rows [first, stop); a copy, or a view of the mapped file.
+
+        Raises:
+            OSError: if they cannot be read; another attempt may be worth it.
+            DataError: if the file is damaged.
+        """
+
+    def warm(self, first: int, stop: int) -> None:
+        """Have rows [first, stop) in memory, if they are not copied anyway."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open dataset and what is known of its storage.
+
+    Attributes:
+        dataset: the `h5py.Dataset`; h5py's own lock makes it safe to share.
+        file: the mapped file that holds it, None if it is not the file of the shard alone.
+        path: of the shard, for messages.
+        row_bytes: bytes of one sample.
+        filters: names of its filters in the order of writing.
+        is_native: whether numbers are stored as they are in memory.
+        offset: of a contiguous dataset, None if it is not contiguous or not allocated.
+        chunk_table: reads where each chunk lies; None if that cannot be known.
+        checksums: CRC-32 of each chunk as stored, shape (chunks,), for chunks of whole samples.
+    """
+
+    dataset: Any
+    file: MappedFile | None
+    path: Path
+    row_bytes: int
+    filters: tuple[str, ...] = ()
+    is_native: bool = True
+    offset: int | None = None
+    chunk_table: Callable[[], ChunkTable | None] = field(default=lambda: None)
+    checksums: NDArray[np.uint32] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Samples in the dataset."""
+        return int(self.dataset.shape[0])
+
+    @property
+    def has_whole_samples(self) -> bool:
+        """Whether each chunk holds whole samples."""
+        chunks = self.dataset.chunks
+        return chunks is not None and tuple(chunks[1:]) == tuple(self.dataset.shape[1:])
