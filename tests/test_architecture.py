@@ -17,7 +17,7 @@ ROWS = [
     ["bench", "doctor"],
     ["launch"],
     ["train"],
-    ["strategies"],
+    ["strategies", "recovery"],
     ["data", "models", "tasks", "optim", "schedule", "checkpoint", "comm", "observe"],
     ["config"],
     ["world", "plan", "recipes"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +17,9 @@ from hpc_train.cli.report import dry_run_option, json_option, print_json
 from hpc_train.cli.table import result_lines
 from hpc_train.config import Loaded, load, to_toml
 from hpc_train.errors import EXIT_ENVIRONMENT, EXIT_FAILED, SetupError, UsageError
+
+if TYPE_CHECKING:
+    from hpc_train.recovery import Disturbance
 
 
 @click.command(name="run")
@@ -28,6 +33,12 @@ from hpc_train.errors import EXIT_ENVIRONMENT, EXIT_FAILED, SetupError, UsageErr
     flag_value="latest",
     help="Go on with an earlier run, from its newest checkpoint.",
 )
+@click.option(
+    "--inject",
+    metavar="WHAT",
+    multiple=True,
+    help='Make ranks slower, for drills: "slow:2=3x", "slow:1=2x@100-200", "jitter:10%".',
+)
 @dry_run_option
 @json_option
 @click.pass_context
@@ -37,6 +48,7 @@ def command(
     overrides: tuple[str, ...],
     ranks: int | None,
     resume: str | None,
+    inject: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -53,7 +65,8 @@ def command(
     """
     if config is not None and "=" in config and not Path(config).exists():
         overrides, config = (config, *overrides), None
-    request = resolve(config, overrides, resume)
+    request = dataclasses.replace(resolve(config, overrides, resume), inject=inject)
+    check_injected(inject, ranks)
     if dry_run:
         return show_plan(request, ranks or 1, as_json=as_json)
     debug, verbose = (bool(ctx.find_root().params.get(name)) for name in ("debug", "verbose"))
@@ -71,12 +84,14 @@ class Request:
         overrides: `key.sub=value` on top of it.
         loaded: what both say.
         earlier: the run directory to go on with; None for a new run.
+        inject: disturbances, as `hpc_train.recovery.parse` reads them.
     """
 
     source: Path
     overrides: tuple[str, ...]
     loaded: Loaded
     earlier: Path | None = None
+    inject: tuple[str, ...] = ()
 
 
 def resolve(config: str | None, overrides: tuple[str, ...], resume: str | None) -> Request:
@@ -97,6 +112,16 @@ def resolve(config: str | None, overrides: tuple[str, ...], resume: str | None) 
     return Request(source, overrides, load(source, overrides), earlier)
 
 
+def check_injected(inject: Sequence[str], ranks: int | None) -> list[Disturbance]:
+    """The disturbances that a command line asks for; `ranks` is None if it is not known yet."""
+    from hpc_train.recovery import check_ranks, parse
+
+    disturbances = [parse(text) for text in inject]
+    if ranks is not None:
+        check_ranks(disturbances, ranks)
+    return disturbances
+
+
 def is_rank() -> bool:
     """Whether a launcher started this process as one of its ranks."""
     from hpc_train.launch.environment import under_launcher
@@ -109,7 +134,9 @@ def train(request: Request, *, as_json: bool, debug: bool) -> int:
     from hpc_train.comm import connect
     from hpc_train.comm.exits import leave
     from hpc_train.launch.environment import separate_worlds, under_launcher
+    from hpc_train.recovery import disturb
     from hpc_train.train import Trainer
+    from hpc_train.world import on_coordinator
 
     comm = connect()
     try:
@@ -119,8 +146,13 @@ def train(request: Request, *, as_json: bool, debug: bool) -> int:
             if launched is not None and launched.rank:
                 return EXIT_ENVIRONMENT  # each of them would print the same
             raise problem.error()
+        disturbances = check_injected(request.inject, None)
+        on_coordinator(comm, lambda: len(check_injected(request.inject, comm.world.size)))
         trainer = Trainer(
-            config=request.loaded.config, comm=comm, stream=sys.stderr if as_json else None
+            config=request.loaded.config,
+            comm=comm,
+            stream=sys.stderr if as_json else None,
+            hooks=[disturb(disturbances, comm.world.rank)] if disturbances else [],
         )
         result = trainer.fit(resume=request.earlier)
     except BaseException as error:
@@ -148,6 +180,7 @@ def launch(request: Request, ranks: int, *, as_json: bool, verbose: bool) -> int
     program += [str(request.source), *request.overrides]
     program += [f"--resume={folder}" if request.earlier else f"run.dir={folder}"]
     program += ["--json"] if as_json else []
+    program += [f"--inject={text}" for text in request.inject]
     before = _stamp(folder)
     code = start_ranks(program, ranks)
     # a result that was there before says nothing of ranks that left without touching it

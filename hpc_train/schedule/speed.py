@@ -29,7 +29,8 @@ Flags = NDArray[np.bool_]
 _FORGET = 0.1  # what the sums forget with each observation: a memory of ten ...
 _QUIET = 0.1  # ... for noise up to this, longer beyond it, up to five times
 _PRIOR = 1.0  # weight of the shape, in observations
-_NOISE = 0.02  # mean |residual| that is assumed at first
+_NOISE = 0.04  # mean |residual| that is assumed at first
+_ADAPT = 0.1  # how fast the mean residual follows
 _SURPRISE = 5.0  # a residual is large beyond so many times the mean one ...
 _SMALL = 0.05  # ... and never below this
 _PATIENCE = 12
@@ -86,6 +87,17 @@ class Speeds:
         amount = np.asarray(counts, np.float64)
         return np.where(amount > 0, self.fixed + self.pace * amount, 0.0)
 
+    @property
+    def mean_pace(self) -> Floats:
+        """Mean seconds per sample of the recent steps, shape (num_ranks,); NaN if unknown.
+
+        No rank can need more for a sample than this, whatever its fixed costs, for as many samples
+        as it had, or more.
+        """
+        with np.errstate(all="ignore"):
+            result: Floats = self._sums[3] / self._sums[1]
+        return result
+
     def observe(self, counts: Sequence[int], seconds: Sequence[float]) -> None:
         """Take in one step.
 
@@ -133,7 +145,7 @@ class Speeds:
         self._sums[:, seen] *= keep**steps
         self._sums[:, seen] += [weight, n * weight, n * n * weight, time, n * time]
         old = seen & self.known
-        self.noise[old] += (1 - 0.9**steps) * (size - self.noise)[old]
+        self.noise[old] += (1 - (1 - _ADAPT) ** steps) * (size - self.noise)[old]
         self._calm += steps * seen
         self._waiting.clear()
         self._fit()
@@ -145,7 +157,7 @@ class Speeds:
 
     def _soften(self, ranks: Flags, size: Floats) -> None:
         """Let the mean residual follow; a single large one moves it a little."""
-        self.noise[ranks] += 0.1 * (
+        self.noise[ranks] += _ADAPT * (
             np.minimum(size[ranks], 4 * self.noise[ranks]) - self.noise[ranks]
         )
 
@@ -163,7 +175,6 @@ class Speeds:
             self._steps = 1
             self._take(jump, self._held[2], self._held[1])
             self._take(jump, busy)
-            self.noise[jump] = np.minimum(self.noise[jump], 2 * _NOISE)
         self._calm[holding] = 0
         self._held[:, holding] = 0.0
         self._held[:, hold] = residual[hold], self._amount[hold], busy[hold]

@@ -30,7 +30,7 @@ from hpc_train.observe import (
     read_result,
 )
 from hpc_train.plan import Course
-from hpc_train.record import Stopwatch, listening
+from hpc_train.record import Hook, Stopwatch, listening
 from hpc_train.train import rundir, state
 from hpc_train.train.build import Parts, build
 from hpc_train.train.loop import Loop
@@ -51,6 +51,7 @@ class Trainer:
         comm: connected ranks; None to connect all ranks of the job.
         quiet: show no progress.
         stream: where progress is shown; standard output by default.
+        hooks: further listeners to the phases of this rank, such as `recovery.disturb` makes.
         sections: the tables of a configuration, such as `data={"train": ..., "inputs": ...}`.
 
     Attributes:
@@ -69,6 +70,7 @@ class Trainer:
         comm: Comm | None = None,
         quiet: bool = False,
         stream: TextIO | None = None,
+        hooks: Sequence[Hook] = (),
         **sections: Mapping[str, Any],
     ) -> None:
         if config is None:
@@ -86,6 +88,7 @@ class Trainer:
         self._comm = comm
         self._quiet = quiet
         self._stream = stream
+        self._hooks = hooks
 
     def fit(self, *, resume: str | Path | None = None) -> Result:
         """Train to the end of the run.
@@ -141,6 +144,8 @@ class Trainer:
         stopwatch, stop = Stopwatch(), StopFlag()
         stack.enter_context(stop.on_signal())
         stack.enter_context(listening(stopwatch))
+        for hook in self._hooks:  # inside the stopwatch, which times what they do
+            stack.enter_context(listening(hook))
         sinks = together(self._comm, lambda: self._sinks(folder, way.batch))
         for sink in sinks:
             stack.callback(sink.close)
