@@ -107,3 +107,15 @@ targets = "label"
 [model]
 name = "mlp"
 """
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*.sbatch")), ids=lambda s: s.name)
+def test_batch_scripts_are_sound_and_explain_every_directive(script):
+    checked = subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    lines = script.read_text().splitlines()
+    directives = [line for line in lines if line.startswith("#SBATCH")]
+    assert any("--time" in line for line in directives)
+    assert any("--output" in line for line in directives)
+    assert "set -" in script.read_text()
+    assert f"slurm/{script.name}" in README
