@@ -68,9 +68,9 @@ class OpenShard:
         dataset = self._file[name]
         if not isinstance(dataset, h5py.Dataset):
             raise ValueError("it is a group")
-        self._check_shape(name, dataset, info)
         for place in _elsewhere(dataset):
             self._check_place(name, place)
+        self._check_shape(name, dataset, info)
         return choose(self._source(name, dataset, info))
 
     def _check_shape(self, name: str, dataset: Any, info: FieldInfo) -> None:
@@ -143,7 +143,8 @@ class OpenShard:
         if place not in self._file or dataset.chunks is None:
             return None
         sums = self._file[place][:]
-        return sums if sums.shape == (-(-len(dataset) // dataset.chunks[0]),) else None
+        is_one_per_chunk = sums.shape == (-(-len(dataset) // dataset.chunks[0]),)
+        return sums if is_one_per_chunk and dataset.chunks[1:] == dataset.shape[1:] else None
 
 
 def _is_native(dataset: Any) -> bool:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 
 from hpc_train.data.routes.chunk_table import ChunkTable
 from hpc_train.data.routes.mapping import MappedFile
 from hpc_train.data.routes.route import Rows, Source
-from hpc_train.errors import DataError
 
 
 class Chunked:
@@ -60,23 +57,8 @@ class Chunked:
     def _part(self, number: int, first: int, stop: int) -> Rows:
         """What chunk `number` has of rows [first, stop)."""
         chunk = self._file.view(self._address[number], self._chunk_rows, self._source.row_bytes)
-        if self._source.checksums is not None and not self._is_checked[number]:
-            check_sum(self._source, number, chunk.data)
+        if not self._is_checked[number]:
+            self._source.check_sum(number, chunk.data)
             self._is_checked[number] = True
         base = number * self._chunk_rows
         return chunk[max(first - base, 0) : stop - base]
-
-
-def check_sum(source: Source, number: int, raw: memoryview | bytes) -> None:
-    """Compare chunk `number`, as it is stored, with its checksum, if there is one.
-
-    Raises:
-        DataError: if it is damaged.
-    """
-    if source.checksums is not None and zlib.crc32(raw) != int(source.checksums[number]):
-        raise DataError(
-            f"chunk {number} of dataset {source.dataset.name.lstrip('/')} is damaged: its "
-            "checksum does not match",
-            where=str(source.path),
-            hint=f"hpc-train data verify {source.path.parent}",
-        )

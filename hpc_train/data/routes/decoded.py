@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc_train.data.routes.chunk_table import ChunkTable
-from hpc_train.data.routes.chunked import check_sum
 from hpc_train.data.routes.mapping import MappedFile
 from hpc_train.data.routes.plain import Plain
 from hpc_train.data.routes.route import Rows, Source
@@ -104,7 +103,7 @@ class Decoded:
             return None
         stored = self._file.read(address, int(self._table.size[number]))
         if self._table.per_layer == 1:
-            check_sum(self._source, number, stored)
+            self._source.check_sum(number, stored)
         mask = int(self._table.mask[number])
         applied = [f for bit, f in enumerate(self._source.filters) if not mask >> bit & 1]
         if "gzip" in applied:

@@ -17,6 +17,8 @@ class Plain:
         self._dataset = source.dataset
         self._row_bytes = source.row_bytes
         self._dtype = source.dataset.dtype.newbyteorder("=")
+        self._source = source
+        self._unchecked = set(range(0 if source.checksums is None else len(source.checksums)))
 
     @classmethod
     def of(cls, source: Source) -> Plain:
@@ -24,7 +26,9 @@ class Plain:
         return cls(source)
 
     def block(self, first: int, stop: int) -> Rows:
-        """Rows [first, stop), copied."""
+        """Rows [first, stop), copied; a chunk that has a checksum is checked the first time."""
+        if self._unchecked:
+            self._check(first, stop)
         found = np.empty((stop - first, *self._dataset.shape[1:]), self._dtype)
         if found.size:
             self._dataset.read_direct(found, np.s_[first:stop])
@@ -32,3 +36,13 @@ class Plain:
 
     def warm(self, first: int, stop: int) -> None:
         """Nothing: blocks are copies."""
+
+    def _check(self, first: int, stop: int) -> None:
+        """Check the chunks of rows [first, stop) that were not checked yet."""
+        chunk_rows = self._dataset.chunks[0]
+        tail = (0,) * (self._dataset.ndim - 1)
+        for number in range(first // chunk_rows, -(-stop // chunk_rows)):
+            if number in self._unchecked:
+                _, raw = self._dataset.id.read_direct_chunk((number * chunk_rows, *tail))
+                self._source.check_sum(number, raw)
+                self._unchecked.discard(number)

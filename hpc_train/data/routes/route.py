@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpc_train.data.routes.chunk_table import ChunkTable
 from hpc_train.data.routes.mapping import MappedFile
+from hpc_train.errors import DataError
 
 Rows = NDArray[np.uint8]  # (rows, bytes of a sample), the bytes as they are in memory
 
@@ -75,3 +77,17 @@ class Source:
         """Whether each chunk holds whole samples."""
         chunks = self.dataset.chunks
         return chunks is not None and tuple(chunks[1:]) == tuple(self.dataset.shape[1:])
+
+    def check_sum(self, number: int, raw: memoryview | bytes) -> None:
+        """Compare chunk `number`, as it is stored, with its checksum, if there is one.
+
+        Raises:
+            DataError: if it is damaged.
+        """
+        if self.checksums is not None and zlib.crc32(raw) != int(self.checksums[number]):
+            raise DataError(
+                f"chunk {number} of dataset {self.dataset.name.lstrip('/')} is damaged: its "
+                "checksum does not match",
+                where=str(self.path),
+                hint=f"hpc-train data verify {self.path.parent}",
+            )
