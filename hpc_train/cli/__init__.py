@@ -24,7 +24,7 @@ COMMANDS = {
     "config": ("config", "Write, show or explain configurations."),
     "data": ("data", "Import, inspect, verify and split data sets."),
     "doctor": ("doctor", "Check this machine: MPI, cores, GPUs, storage."),
-    "bench": ("bench", "Measure scaling."),
+    "bench": ("bench", "Measure scaling and sums over ranks."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
 

@@ -9,6 +9,7 @@ from hpc_train.cli import Group
 # name -> (module, one line of help)
 BENCHMARKS = {
     "scaling": ("bench_scaling", "How much faster more ranks are, beside torch DDP."),
+    "allreduce": ("bench_allreduce", "How fast gradients are summed, by every means there is."),
 }
 
 
