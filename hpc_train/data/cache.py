@@ -61,6 +61,10 @@ class Cache:
         """Whether so many bytes fit beside the blocks that are wanted."""
         return self._wanted_bytes + num_bytes <= self._capacity
 
+    def is_wanted(self, key: Key) -> bool:
+        """Whether uses of the block are to come."""
+        return self._wanted[key] > 0
+
     def want(self, keys: Iterable[Key]) -> None:
         """Each of `keys` will be used once more."""
         for key in keys:

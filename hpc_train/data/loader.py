@@ -1,28 +1,32 @@
-"""The loader: batches in the order of use, read ahead by a thread.
+"""The loader: batches in the order of use, read ahead by threads.
 
-    follow(works)  ->  reader thread: ids -> blocks -> buffers  ->  queue  ->  get(work)
+    follow(works)  ->  readers: ids -> blocks -> cache -> buffers  ->  get(work)
 
 `follow` tells what will be wanted; `get` gives what is wanted. Where they differ (a new plan) the
 batch is read at once, so a wrong forecast costs time and never correctness.
+
+Blocks are fetched in the order of first use, as far ahead as fits `cache_bytes` beside the blocks
+that foretold batches still use; batches are gathered `prefetch_batches` ahead into buffers that
+are used again. A new forecast finds the blocks of the earlier one in the cache.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
+from hpc_train.data.ahead import Ahead
 from hpc_train.data.blocks import Ids
+from hpc_train.data.cache import Key
 from hpc_train.data.dataset import Dataset
+from hpc_train.data.digest import delivered_hash
 from hpc_train.data.order import Order
-from hpc_train.data.read import Arrays, Reader, delivered_hash
+from hpc_train.data.order.full import FullOrder
+from hpc_train.data.read import Arrays, Reader, Request
 from hpc_train.plan import Work
 from hpc_train.record import phase
-
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ class Samples:
         ids: sample ids, shape (n,); n is 0 if the rank sits the batch out.
         arrays: one array per field, shape (n, *field shape).
         digest: `delivered_hash` of ids and arrays.
+        buffers: what `arrays` are the first rows of.
     """
 
     ids: Ids
     arrays: Arrays
     digest: int
+    buffers: Arrays = field(default_factory=dict, repr=False, compare=False)
 
 
 class Loader:
@@ -47,8 +53,9 @@ class Loader:
         dataset: where samples come from.
         order: which samples a global batch holds.
         fields: the fields that are wanted.
-        prefetch_batches: how many batches are read ahead.
-        cache_bytes: how many bytes of blocks are kept in memory.
+        prefetch_batches: how many batches are gathered ahead, >= 1.
+        cache_bytes: how many bytes of blocks are kept in memory, >= 0; batches come on top.
+        num_readers: how many threads read ahead, >= 1.
     """
 
     def __init__(
@@ -59,13 +66,17 @@ class Loader:
         *,
         prefetch_batches: int = 4,
         cache_bytes: int = 256 * 2**20,
+        num_readers: int = 2,
     ) -> None:
         self.dataset = dataset
         self._order = order
+        # a shuffle of all samples uses single rows of blocks: only what must be read whole is
+        self._uses_blocks = not isinstance(order, FullOrder)
         self._reader = Reader(dataset, fields, cache_bytes)
-        self._reading = threading.Lock()
-        self._prefetch = prefetch_batches
-        self._ahead: _Ahead | None = None
+        self._ordering = threading.Lock()
+        self._depth = prefetch_batches
+        self._num_readers = num_readers
+        self._ahead: Ahead[Samples] | None = None
         self._spare: list[Arrays] = []
         self._lent: Arrays | None = None
 
@@ -80,13 +91,22 @@ class Loader:
     ) -> None:
         self.close()
 
-    def follow(self, works: Iterator[Work]) -> None:
-        """Read ahead what `works` foretells, in place of an earlier forecast.
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read from files so far, as they are in memory; a block read twice counts twice."""
+        return self._reader.bytes_read
 
-        What has been read for the earlier one and is foretold again is kept.
-        """
-        ready = self._stop()
-        self._ahead = _Ahead(self, works, self._prefetch, ready)
+    def follow(self, works: Iterator[Work]) -> None:
+        """Read ahead what `works` foretells; an earlier forecast is dropped."""
+        self._stop()
+        self._ahead = Ahead(
+            self._reader,
+            works,
+            self._look_up,
+            self._gather,
+            depth=self._depth,
+            num_threads=self._num_readers,
+        )
 
     def get(self, work: Work) -> Samples:
         """The samples of `work`.
@@ -100,99 +120,49 @@ class Loader:
                 self._lent = None
             samples = self._ahead.take(work) if self._ahead is not None else None
             samples = samples or self.read(work)
-            self._lent = samples.arrays
+            self._lent = samples.buffers
             return samples
 
     def read(self, work: Work) -> Samples:
         """The samples of `work`, read now."""
-        with self._reading:
-            ids = self._order.ids(work.batch)[work.start : work.stop]
-            arrays = self._buffers(len(ids))
-            self._reader.read(ids, arrays)
-        return Samples(ids, arrays, delivered_hash(ids, arrays))
+        return self._gather(self._request(work))
 
     def close(self) -> None:
-        """Join the thread and close the files."""
+        """Join the threads and close the files."""
         self._stop()
-        with self._reading:
-            self._reader.close()
+        self._reader.close()
+
+    def _request(self, work: Work) -> Request:
+        with self._ordering:  # orders keep what they computed last
+            ids = self._order.ids(work.batch)[work.start : work.stop]
+        return self._reader.locate(ids)
+
+    def _look_up(self, work: Work) -> tuple[Request, list[Key]]:
+        request = self._request(work)
+        keys = [part.key for part in request.parts]
+        if not self._uses_blocks:
+            needed = {s: self._reader.needs_blocks(s) for s in {shard for shard, _ in keys}}
+            keys = [key for key in keys if needed[key[0]]]
+        return request, keys
+
+    def _gather(self, request: Request) -> Samples:
+        size = len(request.ids)
+        buffers = self._buffers(size)
+        arrays = {name: buffer[:size] for name, buffer in buffers.items()}
+        self._reader.gather(request, arrays)
+        return Samples(request.ids, arrays, delivered_hash(request.ids, arrays), buffers)
 
     def _buffers(self, size: int) -> Arrays:
-        """Arrays of `size` samples, from batches that are done with where they are large enough."""
-        while self._spare:
-            arrays = self._spare.pop()
-            if all(len(array) == size for array in arrays.values()):
-                return arrays
-        return self._reader.buffers(size)
-
-    def _stop(self) -> dict[Work, Samples]:
-        ready = self._ahead.stop() if self._ahead is not None else {}
-        self._ahead = None
-        return ready
-
-
-class _Ahead:
-    """The reader thread and the queue between it and the trainer."""
-
-    def __init__(
-        self, loader: Loader, works: Iterator[Work], depth: int, ready: dict[Work, Samples]
-    ) -> None:
-        self._loader = loader
-        self._ready = ready
-        self._works = works
-        self._queue: queue.Queue[tuple[Work, Samples | Exception]] = queue.Queue(depth)
-        self._stopping = threading.Event()
-        self._lost = False
-        self._thread = threading.Thread(target=self._run, name="hpc_train-reader", daemon=True)
-        self._thread.start()
-
-    def take(self, work: Work) -> Samples | None:
-        """The samples of `work` if they are next in the forecast, else None for good."""
-        while not self._lost:
+        """Arrays of at least `size` samples, from batches that are done with if they suffice."""
+        while True:
             try:
-                foretold, samples = self._queue.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                self._lost = not self._thread.is_alive() and self._queue.empty()
-                continue
-            if foretold != work:
-                self.stop()
-            elif isinstance(samples, Exception):
-                self.stop()
-                raise samples
-            else:
-                return samples
-        return None
+                buffers = self._spare.pop()
+            except IndexError:  # other threads pop, too
+                return self._reader.buffers(size)
+            if all(len(buffer) >= size for buffer in buffers.values()):
+                return buffers
 
-    def stop(self) -> dict[Work, Samples]:
-        """End the thread; what it has read and nobody took."""
-        self._lost = True
-        self._stopping.set()
-        left = self._drain()  # a thread that waits for a place in the queue ends at once
-        self._thread.join()
-        return left | self._drain()
-
-    def _drain(self) -> dict[Work, Samples]:
-        left = {}
-        with suppress(queue.Empty):
-            while True:
-                work, item = self._queue.get_nowait()
-                if isinstance(item, Samples):
-                    left[work] = item
-        return left
-
-    def _run(self) -> None:
-        for work in self._works:
-            if self._stopping.is_set():
-                return
-            try:
-                item: Samples | Exception = self._ready.pop(work, None) or self._loader.read(work)
-            except Exception as error:
-                item = error
-            while not self._stopping.is_set():
-                try:
-                    self._queue.put((work, item), timeout=_POLL_SECONDS)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(item, Exception):
-                return
+    def _stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.stop()
+            self._ahead = None

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from hpc_train.data import agenda
 from hpc_train.data.loader import Loader
 from hpc_train.data.order import make_order
 from hpc_train.data.read import delivered_hash
@@ -53,7 +54,8 @@ def test_a_right_forecast_gives_each_work_in_turn(loader):
         check(loader, work, loader.get(work))
 
 
-def test_what_is_read_ahead_is_bounded(dataset):
+def test_what_is_read_ahead_is_bounded(dataset, monkeypatch):
+    monkeypatch.setattr(agenda, "HORIZON_WORKS", 5)
     asked = []
 
     def forecast():
@@ -66,10 +68,11 @@ def test_what_is_read_ahead_is_bounded(dataset):
     ) as loader:
         loader.follow(forecast())
         deadline = time.monotonic() + 5
-        while len(asked) < 3 and time.monotonic() < deadline:
+        while len(asked) < 5 and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.02)
-        assert len(asked) == 3  # two in the queue, one in hand
+        assert len(asked) == 5  # looked up; only two of them are gathered
+        assert len(loader._ahead._ready) == 2
 
 
 def test_a_wrong_forecast_costs_time_and_never_correctness(loader):
@@ -92,7 +95,7 @@ def test_a_changed_forecast_takes_the_place_of_the_earlier(loader):
     loader.follow(iter(after[1:]))
     for work in after[1:]:
         check(loader, work, loader.get(work))
-    assert len(readers()) <= 1
+    assert len(readers()) <= 2  # those of the earlier forecast have ended
 
 
 def test_without_a_forecast_work_is_read_at_once(loader):
@@ -120,10 +123,12 @@ def test_an_error_of_reading_arrives_at_get(loader, dataset, foretold):
     assert readers() == []
 
 
-def test_closing_in_the_middle_joins_the_thread(dataset):
-    loader = Loader(dataset, make_order("full", dataset.blocks(), 0, 1), ["x"], prefetch_batches=1)
+@pytest.mark.parametrize("num_readers", [1, 2, 5])
+def test_closing_in_the_middle_joins_the_threads(dataset, num_readers):
+    order = make_order("full", dataset.blocks(), 0, 1)
+    loader = Loader(dataset, order, ["x"], prefetch_batches=1, num_readers=num_readers)
     loader.follow(iter(works(Plan((8,)), 0)))
-    assert len(readers()) == 1
+    assert len(readers()) == num_readers
     loader.close()
     assert readers() == []
     loader.close()  # twice is as good as once

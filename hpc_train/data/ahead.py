@@ -1,0 +1,169 @@
+"""Reader threads that work off an agenda: blocks are fetched and batches gathered before use."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from hpc_train.data.agenda import Agenda, Task
+from hpc_train.data.cache import Key
+from hpc_train.data.read import Reader, Request
+from hpc_train.plan import Work
+
+T = TypeVar("T")
+
+
+class Lookup(Protocol):
+    """Where the samples of a work are, and which blocks to fetch for them."""
+
+    def __call__(self, work: Work) -> tuple[Request, list[Key]]: ...
+
+
+class Ahead(Generic[T]):
+    """Threads that make a batch of every work of a forecast, in order; until `stop`.
+
+    Args:
+        reader: fetches blocks; its cache is the budget.
+        works: the forecast.
+        look_up, gather: how a work becomes a request, and a request a batch.
+        depth: how many batches are made before they are taken.
+        num_threads: how many threads fetch and gather.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        works: Iterator[Work],
+        look_up: Lookup,
+        gather: Callable[[Request], T],
+        *,
+        depth: int,
+        num_threads: int,
+    ) -> None:
+        self._reader = reader
+        self._forecast = works
+        self._look_up = look_up
+        self._gather = gather
+        cache = reader.cache
+        self._agenda = Agenda(depth, cache.has_room, cache.is_wanted, reader.block_bytes)
+        self._changed = threading.Condition(reader.lock)
+        self._works: dict[int, Work] = {}
+        self._requests: dict[int, Request | Exception] = {}
+        self._ready: dict[int, T | Exception] = {}
+        self._number = 0  # of the work that is taken next
+        self._is_stopped = False
+        self._threads = [
+            threading.Thread(target=self._run, name="hpc_train-reader", daemon=True)
+            for _ in range(num_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def take(self, work: Work) -> T | None:
+        """The batch of `work` if it is next in the forecast, else None, for good.
+
+        Raises:
+            Exception: what kept a thread from making it.
+        """
+        number = self._number
+        with self._changed:
+            while not self._is_stopped and not self._is_known_to_differ(number, work):
+                if number in self._ready:
+                    break
+                self._changed.wait()
+            batch = self._ready.pop(number, None)
+            if batch is not None and self._works.pop(number) == work:
+                self._number += 1
+                self._agenda.taken()
+                self._changed.notify_all()
+            else:
+                batch = None
+        if batch is None or isinstance(batch, Exception):
+            self.stop()
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
+    def stop(self) -> None:
+        """Join the threads; what they have read stays in the cache."""
+        with self._changed:
+            if self._is_stopped:
+                return
+            self._is_stopped = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        with self._changed:
+            for blocks in self._agenda.open_needs():
+                self._reader.cache.unwant(blocks)
+
+    def _is_known_to_differ(self, number: int, work: Work) -> bool:
+        """Whether the forecast says otherwise, or has ended."""
+        return self._agenda.is_over(number) or self._works.get(number, work) != work
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                task = self._agenda.next()
+                while task is None and not self._is_stopped:
+                    self._changed.wait()
+                    task = self._agenda.next()
+                if self._is_stopped or task is None:
+                    return
+            self._act(task)
+
+    def _act(self, task: Task) -> None:
+        if task.kind == "fetch":
+            self._fetch(task.key)
+        elif task.kind == "gather":
+            self._make(task.number)
+        else:
+            self._foresee(task.number)
+
+    def _fetch(self, key: Key) -> None:
+        # an error is found again, and told, where a batch needs the block
+        with contextlib.suppress(Exception):
+            self._reader.fetch(key)
+        with self._changed:
+            self._agenda.fetched(key)
+            self._changed.notify_all()
+
+    def _make(self, number: int) -> None:
+        with self._changed:
+            request = self._requests.pop(number)
+        try:
+            if isinstance(request, Exception):
+                raise request
+            batch: T | Exception = self._gather(request)
+        except Exception as error:
+            batch = error
+        with self._changed:
+            self._ready[number] = batch
+            self._reader.cache.unwant(self._agenda.gathered(number))
+            self._changed.notify_all()
+
+    def _foresee(self, number: int) -> None:
+        """Look up the next work of the forecast; what goes wrong arrives where it is taken."""
+        work: Work | None = None
+        blocks: list[Key] = []
+        try:
+            work = next(self._forecast, None)
+            if work is not None:
+                request, blocks = self._look_up(work)
+        except Exception as error:
+            failure: Exception | None = error
+        else:
+            failure = None
+        with self._changed:
+            if work is not None:
+                cache = self._reader.cache
+                self._works[number] = work
+                self._requests[number] = failure or request
+                cache.want(blocks)
+                missing = [key for key in blocks if key not in cache]
+                self._agenda.looked_up(blocks, missing, work.size)
+            if work is None or failure:
+                self._agenda.exhausted()
+            self._changed.notify_all()
