@@ -10,6 +10,7 @@ from hpc_train.cli import Group
 BENCHMARKS = {
     "scaling": ("bench_scaling", "How much faster more ranks are, beside torch DDP."),
     "allreduce": ("bench_allreduce", "How fast gradients are summed, by every means there is."),
+    "schedule": ("bench_schedule", "What every policy makes of ranks of unlike speed."),
 }
 
 
