@@ -12,37 +12,40 @@ of the two is there at any moment.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from hpc_train.checkpoint import layout
+from hpc_train.checkpoint.keep import Best, kept
+from hpc_train.checkpoint.layout import Part
 from hpc_train.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-_PIECE = 2**22
+MANIFEST = "manifest.json"
 _OLD = ".old"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a set holds: the step, what the trainer noted (JSON), and file name -> (size, hash)."""
+    """What a set holds: the step, what the trainer noted (JSON), and its parts."""
 
     step: int
     notes: dict[str, Any]
-    parts: dict[str, tuple[int, str]]
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ class Store:
     Args:
         folder: where they lie; made when the first one is saved.
         keep_last: how many sets are kept, >= 1.
+        best: which set is kept beside the last ones; None for no other.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2) -> None:
+    def __init__(self, folder: Path, keep_last: int = 2, best: Best | None = None) -> None:
         self.folder = folder
         self._keep_last = keep_last
+        self._best = best
 
     def path(self, step: int) -> Path:
         """The folder of the set of `step`."""
@@ -73,42 +78,60 @@ class Store:
     def save(
         self, step: int, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]
     ) -> Path:
-        """Write a set; it is there completely when this returns, or not at all.
+        """Write a set of one part; it is there completely when this returns, or not at all.
 
         Raises:
             CheckpointError: if it cannot be written; older sets are as they were.
         """
+        draft = self.begin(step)
+        try:
+            part = self.write_part(draft, 0, tensors)
+            return self.publish(draft, step, notes, [part])
+        except CheckpointError:
+            self.discard(draft)
+            raise
+
+    def begin(self, step: int) -> Path:
+        """Make a draft of the set of `step`: a folder that nobody takes for a set.
+
+        Raises:
+            CheckpointError: if it cannot be made.
+        """
         final = self.path(step)
         draft = self.folder / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
-        try:
+        with _writing(final):
             draft.mkdir(parents=True)
-            part = draft / "part-000.safetensors"
-            save_file({name: _copy(tensor) for name, tensor in tensors.items()}, part)
-            _sync(part)
-            document = {
-                "format": "hpc_train checkpoint",
-                "format_version": VERSION,
-                "step": step,
-                "notes": dict(notes),
-                "parts": [
-                    {"file": part.name, "bytes": part.stat().st_size, "sha256": _sha256(part)}
-                ],
-            }
-            manifest = draft / "manifest.json"
-            manifest.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-            _sync(manifest)
+        return draft
+
+    def write_part(self, draft: Path, number: int, tensors: Mapping[str, torch.Tensor]) -> Part:
+        """Write one part of a draft; several ranks may do so at once.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        with _writing(draft):
+            return layout.write(draft / f"part-{number:03d}.safetensors", tensors)
+
+    def publish(
+        self, draft: Path, step: int, notes: Mapping[str, Any], parts: Sequence[Part]
+    ) -> Path:
+        """Make a set of a draft whose parts are all there, and remove what is not kept.
+
+        Raises:
+            CheckpointError: if the manifest cannot be written; older sets are as they were.
+        """
+        final = self.path(step)
+        with _writing(final):
+            _write_manifest(draft / MANIFEST, Manifest(step, dict(notes), tuple(parts)))
             _sync(draft)
             _put(draft, final)
             _sync(self.folder)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise CheckpointError(
-                f"cannot save a checkpoint: {getattr(error, 'strerror', None) or error}",
-                where=str(final),
-                hint="free space there, or choose another place with run.dir=PATH",
-            ) from error
         self._prune(step)
         return final
+
+    def discard(self, draft: Path) -> None:
+        """Remove a draft that will be no set."""
+        shutil.rmtree(draft, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """The steps of all sets, ascending, valid or not."""
@@ -119,55 +142,94 @@ class Store:
                 found.add(int(number))
         return sorted(found)
 
+    def candidates(self) -> list[Path]:
+        """The folders of all sets, the newest first, valid or not."""
+        paths = [p for step in reversed(self.steps()) for p in _both(self.path(step))]
+        return [path for path in paths if path.exists()]
+
     def newest(self) -> Saved:
         """The newest valid set; those that are damaged are named in the log and passed over.
 
         Raises:
             CheckpointError: if there is no valid one.
         """
-        paths = [p for step in reversed(self.steps()) for p in _both(self.path(step))]
-        for path in filter(Path.exists, paths):
+        for path in self.candidates():
             try:
                 return self.load(path)
             except CheckpointError as error:
-                logger.warning("passing over a damaged checkpoint: %s", error.lines()[0])
-        raise CheckpointError(
-            "no valid checkpoint to resume from", where=str(self.folder), hint="start a new run"
-        )
+                self.pass_over(error)
+        raise self.nothing()
 
-    def load(self, path: Path) -> Saved:
+    def load(self, path: Path, reader: int = 0, num_readers: int = 1) -> Saved:
         """The set in `path`, verified.
+
+        Args:
+            reader, num_readers: which of how many readers this is: each verifies its pieces, and
+                only all of them together have verified the set.
 
         Raises:
             CheckpointError: if it is incomplete, damaged, or of another format version.
         """
-        manifest = _read_manifest(path / "manifest.json")
+        manifest = read_manifest(path)
         tensors: dict[str, torch.Tensor] = {}
-        for name, (size, digest) in manifest.parts.items():
-            part = path / name
+        before = 0
+        for part in manifest.parts:
+            first = (reader - before) % num_readers
+            before += part.num_pieces
             try:
-                if part.stat().st_size != size or _sha256(part) != digest:
-                    raise CheckpointError("part differs from its manifest", where=str(part))
-                tensors.update(load_file(part))
+                layout.check(path, part, range(first, part.num_pieces, num_readers))
+                tensors.update(load_file(path / part.file))
             except OSError as error:
-                raise CheckpointError(f"cannot read: {error.strerror}", where=str(part)) from error
+                where = str(path / part.file)
+                raise CheckpointError(f"cannot read: {error.strerror}", where=where) from error
             except SafetensorError as error:
-                raise CheckpointError(f"damaged: {error}", where=str(part)) from error
+                raise CheckpointError(f"damaged: {error}", where=str(path / part.file)) from error
         return Saved(path, manifest, tensors)
 
+    def pass_over(self, error: CheckpointError) -> None:
+        """Name a damaged set in the log."""
+        logger.warning("passing over a damaged checkpoint: %s", error.lines()[0])
+
+    def nothing(self) -> CheckpointError:
+        """The error of a run without a valid set."""
+        return CheckpointError(
+            "no valid checkpoint to resume from", where=str(self.folder), hint="start a new run"
+        )
+
     def _prune(self, step: int) -> None:
-        """Remove all but the newest `keep_last` sets up to `step`, and what a killed run left.
+        """Remove all sets up to `step` but those that are kept, and what a killed run left.
 
         Sets beyond `step` are damaged ones that a resumed run passed over.
         """
         steps = self.steps()
-        kept = [other for other in steps if other <= step][-self._keep_last :]
+        values = {other: self._value(other) for other in steps if other <= step}
+        keep = kept(values, self._keep_last, self._best)
         for other in steps:
             current, old = _both(self.path(other))
-            for path in [old] if other in kept else [current, old]:
+            for path in [old] if other in keep else [current, old]:
                 shutil.rmtree(path, ignore_errors=True)
         for draft in self.folder.glob(".tmp-step-*"):
             shutil.rmtree(draft, ignore_errors=True)
+
+    def best_value(self) -> float | None:
+        """The best value of the metric among the sets; None without one."""
+        if self._best is None:
+            return None
+        found: float | None = None
+        for step in self.steps():
+            value = self._value(step)
+            if self._best.beats(value, found):
+                found = value
+        return found
+
+    def _value(self, step: int) -> float | None:
+        """The metric that the manifest of a set tells; None if it tells none."""
+        if self._best is None:
+            return None
+        try:
+            return self._best.value(read_manifest(self.path(step)).notes)
+        except CheckpointError:
+            return None
 
 
 def _both(path: Path) -> tuple[Path, Path]:
@@ -190,12 +252,47 @@ def _put(draft: Path, final: Path) -> None:
         raise
 
 
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy on the host: tied and transposed tensors can be written, too."""
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+@contextmanager
+def _writing(final: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error that names the set."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot save a checkpoint: {error.strerror or error}",
+            where=str(final),
+            hint="free space there, or choose another place with run.dir=PATH",
+        ) from error
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _write_manifest(path: Path, manifest: Manifest) -> None:
+    document = {
+        "format": "hpc_train checkpoint",
+        "format_version": VERSION,
+        "step": manifest.step,
+        "notes": manifest.notes,
+        "parts": [
+            {
+                "file": part.file,
+                "bytes": part.size,
+                "sha256": part.sha256,
+                "piece_bytes": part.piece_bytes,
+                "crc32": list(part.crc32),
+            }
+            for part in manifest.parts
+        ],
+    }
+    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    _sync(path)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the set in `folder`.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged or of another format version.
+    """
+    path = folder / MANIFEST
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         version = document["format_version"]
@@ -204,10 +301,7 @@ def _read_manifest(path: Path) -> Manifest:
                 f"checkpoint must be of format version {VERSION} (format_version: {version})",
                 where=str(path),
             )
-        parts = {
-            Path(part["file"]).name: (int(part["bytes"]), str(part["sha256"]))
-            for part in document["parts"]
-        }
+        parts = tuple(_part(entry) for entry in document["parts"])
         return Manifest(int(document["step"]), dict(document["notes"]), parts)
     except OSError as error:
         raise CheckpointError(f"incomplete: {error.strerror}", where=str(path)) from error
@@ -215,12 +309,18 @@ def _read_manifest(path: Path) -> Manifest:
         raise CheckpointError(f"damaged manifest: {error!r}", where=str(path)) from error
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+def _part(entry: dict[str, Any]) -> Part:
+    """A part of a manifest; the first sets had no CRCs."""
+    part = Part(
+        Path(entry["file"]).name,
+        int(entry["bytes"]),
+        str(entry["sha256"]),
+        int(entry.get("piece_bytes", 0)),
+        tuple(int(crc) for crc in entry.get("crc32", [])),
+    )
+    if part.piece_bytes and len(part.crc32) != -(-part.size // part.piece_bytes):
+        raise ValueError(f"{part.file} has {len(part.crc32)} checksums")
+    return part
 
 
 def _sync(path: Path) -> None:

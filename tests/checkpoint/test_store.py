@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from hpc_train.checkpoint import Store, store
+from hpc_train.checkpoint import Store, layout
 from hpc_train.errors import CheckpointError
 
 
@@ -36,7 +36,7 @@ def fail_at(monkeypatch):
 
     def install(number, error):
         calls.clear()
-        for home, name in [(os, "fsync"), (os, "rename"), (os, "mkdir"), (store, "save_file")]:
+        for home, name in [(os, "fsync"), (os, "rename"), (os, "mkdir"), (layout, "write")]:
             monkeypatch.setattr(home, name, guarded(getattr(home, name), number, error))
 
     def guarded(function, number, error):

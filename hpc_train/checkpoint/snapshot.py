@@ -1,0 +1,75 @@
+"""The snapshot: a copy of tensors in memory on the host that is there before it is needed.
+
+Fresh memory costs a page fault for every 4 KiB of it when it is first written, which takes longer
+than the copying itself; so it is asked for once, and touched behind the training.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from hpc_train.checkpoint.layout import num_bytes, order
+
+_ALIGN_BYTES = 64
+
+
+class Snapshot:
+    """Memory for a copy of `tensors`; another thread makes it ready.
+
+    Args:
+        tensors: examples of what will be copied: names, shapes, types and device.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._kinds = _kinds(tensors)
+        self._on_device = any(tensor.device.type == "cuda" for tensor in tensors.values())
+        self._views: dict[str, torch.Tensor] = {}
+        self._thread = threading.Thread(
+            target=self._allocate, args=(dict(tensors),), name="snapshot", daemon=True
+        )
+        self._thread.start()
+
+    def fits(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Whether names, shapes and types are those that it was made for."""
+        return self._kinds == _kinds(tensors)
+
+    def take(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Copy the tensors; gives the copies, which hold until the next call."""
+        self._thread.join()
+        with torch.no_grad():
+            for name, view in self._views.items():
+                view.copy_(tensors[name], non_blocking=self._on_device)
+        if self._on_device:
+            torch.cuda.synchronize()
+        return self._views
+
+    def _allocate(self, tensors: dict[str, torch.Tensor]) -> None:
+        places: dict[str, int] = {}
+        end = 0
+        for name in order(tensors):
+            places[name] = end
+            end += -(-num_bytes(tensors[name]) // _ALIGN_BYTES) * _ALIGN_BYTES
+        memory = _touched(end, pinned=self._on_device)
+        self._views = {
+            name: memory[place : place + num_bytes(tensors[name])]
+            .view(tensors[name].dtype)
+            .view(tensors[name].shape)
+            for name, place in places.items()
+        }
+
+
+def _touched(size: int, *, pinned: bool) -> torch.Tensor:
+    """`size` bytes of memory that is really there."""
+    if pinned:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    memory = np.empty(size, np.uint8)
+    memory.fill(0)  # NumPy's fill starts no further threads, as torch's would
+    return torch.from_numpy(memory)
+
+
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
