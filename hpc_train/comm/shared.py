@@ -153,13 +153,18 @@ def _staged(node: Node, buffer: torch.Tensor) -> PhasedSum | None:
     for number, one in enumerate(pieces):
         phases[number] += [(copy, pair) for pair in one.inwards()]
         phases[number + 1] += [(add, terms) for terms in one.sums()]
-        phases[number + 1] += [(copy, (one.private[one.mine], one.result))]
+        phases[number + 1] += [(copy, (one.copy, one.total))]
         phases[number + 2] += [(copy, pair) for pair in one.outwards()]
     return PhasedSum(node.barrier, phases)
 
 
 class _Piece:
-    """One piece of a private buffer, with the slots of all ranks that it passes through."""
+    """One piece of a private buffer, with the slots of all ranks that it passes through.
+
+    Attributes:
+        total: where the sum of this rank's slice is made.
+        copy: where it is copied, so that it is in the private buffer and in the output slot.
+    """
 
     def __init__(
         self,
@@ -169,33 +174,36 @@ class _Piece:
         inputs: list[Field],
         outputs: list[Field],
     ) -> None:
-        self.private = private
-        self.mine = cuts[rank]
+        self._private = private
         self._rank = rank
+        self._mine = cuts[rank]
         self._cuts = cuts
         self._inputs = inputs
         self._outputs = outputs
-        self.result = outputs[rank][: self.mine.stop - self.mine.start]
+        own, slot = private[self._mine], outputs[rank][: self._mine.stop - self._mine.start]
+        # adding in place is nearly twice as fast; but the order must be that of ranks, and only
+        # the first two terms may be overwritten by their sum
+        self.total, self.copy = (own, slot) if rank < 2 else (slot, own)
 
     def inwards(self) -> list[tuple[Field, Field]]:
         """(to, from): all that others add up."""
-        others = (slice(0, self.mine.start), slice(self.mine.stop, self._cuts[-1].stop))
+        others = (slice(0, self._mine.start), slice(self._mine.stop, self._cuts[-1].stop))
         slot = self._inputs[self._rank]
-        return [(slot[at], self.private[at]) for at in others if at.stop > at.start]
+        return [(slot[at], self._private[at]) for at in others if at.stop > at.start]
 
     def sums(self) -> list[tuple[Field, Field, Field]]:
         """(one, other, sum), in the order of ranks."""
         terms = [
-            (self.private if rank == self._rank else slot)[self.mine]
+            (self._private if rank == self._rank else slot)[self._mine]
             for rank, slot in enumerate(self._inputs)
         ]
-        result = self.result
-        return [(terms[0], terms[1], result), *((result, term, result) for term in terms[2:])]
+        total = self.total
+        return [(terms[0], terms[1], total), *((total, term, total) for term in terms[2:])]
 
     def outwards(self) -> list[tuple[Field, Field]]:
         """(to, from): what others have added up."""
         return [
-            (self.private[at], slot[: at.stop - at.start])
+            (self._private[at], slot[: at.stop - at.start])
             for rank, (at, slot) in enumerate(zip(self._cuts, self._outputs, strict=True))
             if rank != self._rank and at.stop > at.start
         ]
