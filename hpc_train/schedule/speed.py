@@ -5,9 +5,10 @@
       large, the first    held back: an outlier, if the next one is as expected again
       large, the second   in a row and to the same side: a jump; the fit begins anew with both
 
-What is held back and not confirmed is dropped, but only once in `_PATIENCE` observations, and
-jumps are as rare: a rank that surprises more often is noisy rather than changed (stalls of a CPU
-quota, a neighbour that comes and goes), and then its mean must span the surprises.
+What is held back and not confirmed is dropped, but only once in `_PATIENCE` observations, unless it
+is much larger than the one before, and jumps are as rare: a rank that surprises more often is noisy
+rather than changed (stalls of a CPU quota, a neighbour that comes and goes), and then its mean must
+span the surprises.
 
 The fit is least squares with weights 0.9^age (0.98^age where noise is large), and a prior on the
 shape a/b that counts as one observation: as long as a rank has only ever had the same n, slope and
@@ -61,6 +62,7 @@ class Speeds:
         self._own = np.zeros(num_ranks, np.bool_)  # whose shape is its own
         self._is_holding = False
         self._calm = np.full(num_ranks, _PATIENCE)  # observations since a drop or a jump
+        self._struck = np.zeros(num_ranks)  # |residual| that was last held back
         self._steps = 0  # since a change
         self._counts: tuple[int, ...] = ()
         self._amount = np.zeros(num_ranks)
@@ -169,7 +171,10 @@ class Speeds:
         holding = seen & (held != 0)
         jump = holding.copy()
         jump[holding] = residual[holding] / held[holding] > 0.5
-        hold = surprising & ~holding & (self._calm >= _PATIENCE)
+        size = np.abs(residual)
+        calm = (self._calm >= _PATIENCE) | (size > 2 * self._struck)
+        hold = surprising & ~holding & calm
+        self._struck[hold] = size[hold]
         if jump.any():
             self._sums[:, jump] = 0.0
             self._steps = 1
@@ -179,7 +184,7 @@ class Speeds:
         self._held[:, holding] = 0.0
         self._held[:, hold] = residual[hold], self._amount[hold], busy[hold]
         self._is_holding = bool(self._held[0].any())
-        self._soften(seen & ~jump & ~hold & self.known, np.abs(residual))
+        self._soften(seen & ~jump & ~hold & self.known, size)
         result: Flags = jump | hold
         return result
 

@@ -80,8 +80,9 @@ def _gantt(axes: Any, name: str, side: Mapping[str, Any], shown: int, longest: f
 def _finishes(axes: Any, sides: Mapping[str, Any]) -> None:
     for name, side in sides.items():
         finishes = side["finish_seconds"][:_SHOWN_STEPS]
-        style = {"linestyle": "--", "zorder": 5} if name == IDEAL else {}
-        axes.plot(finishes, color=_COLOURS[name], label=name, linewidth=1.6, **style)
+        # dashes where lines often lie upon each other
+        style = {IDEAL: {"linestyle": "--", "zorder": 5}, "round_robin": {"linestyle": ":"}}
+        axes.plot(finishes, color=_COLOURS[name], label=name, linewidth=1.6, **style.get(name, {}))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step" + (" (the first ones)" if len(finishes) == _SHOWN_STEPS else ""))
     axes.set_ylabel("seconds until the last rank is done")

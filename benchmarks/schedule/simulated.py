@@ -1,0 +1,94 @@
+"""What the scheduler reaches on simulated ranks, with the delays of training."""
+
+import statistics
+
+import numpy as np
+
+from hpc_train.schedule import POLICIES, Scheduler, Situation, replay, split
+
+
+def run(pace_of, batch_size, num_steps, noise, seed):
+    """Finish seconds of each step under min_finish_time, and of an oracle that knows `pace_of`."""
+    random = np.random.default_rng(seed)
+    num_ranks = len(pace_of(0))
+    jitter = np.exp(noise * random.standard_normal((num_steps, num_ranks)))
+    scheduler = Scheduler(
+        POLICIES["min_finish_time"], Situation.unknown(batch_size, num_ranks), num_steps
+    )
+    steps = replay(scheduler, lambda k, n: pace_of(k) * n * jitter[k], num_steps)
+    ours = [step.finish for step in steps]
+    oracle = []
+    for k in range(num_steps):
+        counts = split(batch_size, np.zeros(num_ranks), pace_of(k))
+        oracle.append(float((pace_of(k) * counts * jitter[k]).max()))
+    return ours, oracle, steps
+
+
+def drifting(seed, num_ranks=16, epochs=10):
+    """Every 200 steps one rank's seconds are multiplied by 0.5, 2 or 4; 2 % noise."""
+    random = np.random.default_rng(seed)
+    paces = [random.uniform(0.5, 2, num_ranks)]
+    for _ in range(epochs - 1):
+        paces.append(paces[-1].copy())
+        paces[-1][random.integers(num_ranks)] *= random.choice([0.5, 2.0, 4.0])
+    ours, oracle, _ = run(lambda k: paces[k // 200], 64 * num_ranks, 200 * epochs, 0.02, seed)
+    return sum(oracle) / sum(ours)
+
+
+def slowed_down(num_ranks, seed):
+    """Steps from a four-fold slow-down of one rank until shares are within 5 % of the optimum."""
+
+    def pace(k):
+        return np.where((np.arange(num_ranks) == 1) & (k >= 100), 4.0, 1.0)
+
+    _, _, steps = run(pace, 64 * num_ranks, 150, 0.02, seed)
+    best = (pace(100) * split(64 * num_ranks, np.zeros(num_ranks), pace(100))).max()
+    late = [k for k in range(100, 150) if (pace(k) * steps[k].counts).max() > 1.05 * best]
+    return max(late, default=99) - 99
+
+
+def homogeneous(num_ranks, seed):
+    """Equal ranks: seconds of equal shares over ours."""
+    random = np.random.default_rng(seed)
+    ours, _, _ = run(lambda k: np.ones(num_ranks), 32 * num_ranks, 2000, 0.02, seed)
+    equal = 32 * np.exp(0.02 * random.standard_normal((2000, num_ranks))).max(axis=1)
+    return equal.sum() / sum(ours)
+
+
+def hundred_times_slower(seed, batch_size=64):
+    """A rank a hundred times slower: seconds of the fast one alone over ours, start-up excluded."""
+    ours, _, _ = run(lambda k: np.array([1.0, 100.0]), batch_size, 3000, 0.02, seed)
+    return batch_size * 2980 / sum(ours[20:])
+
+
+def figures():
+    """All rows: name -> median, lowest, bound that must hold, and what it is."""
+    rows = {
+        "drifting speeds, 16 ranks, vs an oracle": ([drifting(s) for s in range(20)], 0.96),
+        "equal ranks (2, 4, 16) vs static": (
+            [homogeneous(p, s) for p in (2, 4, 16) for s in range(3)],
+            0.99,
+        ),
+        "a rank 100x slower vs the fast one alone": (
+            [hundred_times_slower(s) for s in range(5)],
+            0.97,
+        ),
+        "steps from a 4x slow-down to within 5 %": (
+            [slowed_down(p, s) for p in (2, 4, 16) for s in range(5)],
+            5,
+        ),
+    }
+    return {
+        name: {
+            "median": float(statistics.median(values)),
+            "low": float(min(values)),
+            "high": float(max(values)),
+            "must": must,
+        }
+        for name, (values, must) in rows.items()
+    }
+
+
+if __name__ == "__main__":
+    for title, figure in figures().items():
+        print(title, figure)
