@@ -57,23 +57,20 @@ class Request:
 
     Attributes:
         ids: the samples, shape (n,).
+        shards, rows: where each is, shape (n,).
         parts: them by block, in the order of (shard, number).
     """
 
     ids: Ids
+    shards: Ids
+    rows: Ids
     parts: list[Part]
 
     def by_shard(self) -> Iterator[Part]:
         """The same by shard, for rows that need no block."""
-        first = 0
-        for stop in range(1, len(self.parts) + 1):
-            shard = self.parts[first].key[0]
-            if stop == len(self.parts) or self.parts[stop].key[0] != shard:
-                places = np.concatenate([part.places for part in self.parts[first:stop]])
-                rows = np.concatenate([part.rows for part in self.parts[first:stop]])
-                order = np.argsort(places)
-                yield Part((shard, 0), places[order], rows[order])
-                first = stop
+        for shard in np.unique(self.shards):
+            places = np.flatnonzero(self.shards == shard)
+            yield Part((int(shard), 0), places, self.rows[places])
 
 
 class Reader:
@@ -127,7 +124,7 @@ class Reader:
             for places in np.split(by_block, change + 1)
             if places.size
         ]
-        return Request(ids, parts)
+        return Request(ids, shard, row, parts)
 
     def block_bytes(self, key: Key) -> int:
         """Bytes of a block in memory, over all fields."""
