@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from hpc_train.comm.arithmetic import DTYPES
-from hpc_train.comm.auto import Builder, auto
+from hpc_train.comm.auto import Builder, auto, explain
 from hpc_train.comm.communicator import Comm, connect
 from hpc_train.comm.hierarchical import hierarchical
 from hpc_train.comm.native import DTYPES as NATIVE_DTYPES
@@ -18,7 +18,7 @@ from hpc_train.comm.ring import RingSum
 from hpc_train.comm.shared import shared
 from hpc_train.errors import UsageError, unknown
 
-__all__ = ["COLLECTIVES", "Comm", "Operation", "connect", "prepare"]
+__all__ = ["COLLECTIVES", "Comm", "Operation", "connect", "explain", "prepare"]
 
 
 def _native(comm: Comm, buffer: torch.Tensor) -> Operation | None:

@@ -1,12 +1,11 @@
 """The choice between collectives: a short measurement, in turns, agreed by all ranks.
 
 What was found holds for all buffers of one size class (a power of two of bytes), type and place;
-it is remembered for the life of the ranks.
+it is remembered for the life of the ranks; `explain` tells it to people.
 """
 
 from __future__ import annotations
 
-import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +19,6 @@ from hpc_train.comm.operation import Operation
 
 if TYPE_CHECKING:
     from hpc_train.comm.communicator import Comm
-
-logger = logging.getLogger(__name__)
 
 Builder = Callable[["Comm", torch.Tensor], Operation | None]
 
@@ -72,6 +69,15 @@ def size_class(size: int) -> int:
     return 1 << max(0, size - 1).bit_length()
 
 
+def explain(comm: Comm) -> list[str]:
+    """What has been chosen on these ranks, and why: a line for each kind of buffer."""
+    return [
+        f"comm.collective auto: {choice.name} for {dtype} of up to {size:,} bytes"
+        f"{' in shared memory' if lent else ''} ({choice.reason})"
+        for (size, dtype, lent), choice in comm.choices.items()
+    ]
+
+
 def auto(comm: Comm, buffer: torch.Tensor, builders: Mapping[str, Builder]) -> Operation:
     """The operation on `buffer` of the fastest of `builders`, the first of which always works.
 
@@ -84,18 +90,10 @@ def auto(comm: Comm, buffer: torch.Tensor, builders: Mapping[str, Builder]) -> O
     """
     size = buffer.numel() * buffer.element_size()
     lent = comm.node.peers(buffer) is not None
-    key = (size_class(size), str(buffer.dtype), all(comm.gather(lent)))
+    dtype = str(buffer.dtype).removeprefix("torch.")
+    key = (size_class(size), dtype, all(comm.gather(lent)))
     if key not in comm.choices:
         comm.choices[key] = _measure(comm, buffer, builders)
-        if comm.world.is_coordinator:
-            logger.info(
-                "comm.collective auto: %s for %s of %s bytes%s (%s)",
-                comm.choices[key].name,
-                str(buffer.dtype).removeprefix("torch."),
-                f"{size:,}",
-                " in shared memory" if key[2] else "",
-                comm.choices[key].reason,
-            )
     name = comm.choices[key].name
     made = builders[name](comm, buffer) or next(iter(builders.values()))(comm, buffer)
     assert made is not None, "the first collective works everywhere"

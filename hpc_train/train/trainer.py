@@ -15,7 +15,7 @@ from torch import nn
 
 from hpc_train import log
 from hpc_train.checkpoint import Saved, Store
-from hpc_train.comm import Comm, connect
+from hpc_train.comm import Comm, connect, explain
 from hpc_train.comm.exits import abort_on_uncaught, exit_code
 from hpc_train.config import Config, load, to_toml
 from hpc_train.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError, HpcTrainError
@@ -118,6 +118,9 @@ class Trainer:
             self._prepare(parts.config, folder, resuming=resume is not None)
             handler = together(comm, lambda: self._log_file(folder))
             stack.callback(log.close_file, handler)
+            if comm.world.is_coordinator:
+                for line in explain(comm):
+                    logger.info("%s", line)
             loop = self._loop(stack, parts, store, way, folder)
             try:
                 status = loop.run()

@@ -100,7 +100,7 @@ def test_a_small_study_with_two_ranks(tmp_path, capfd):
     first, last = document["points"][0], document["points"][-1]
     assert {"mpi", "native", "ring", "shared", "auto", "arena", "gloo"} <= first["sides"].keys()
     assert "mpi" not in last["sides"]
-    assert {choice["dtype"] for choice in document["auto"]} == {"torch.float32", "torch.bfloat16"}
+    assert {choice["dtype"] for choice in document["auto"]} == {"float32", "bfloat16"}
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png"]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mpi4py import MPI
 
-from hpc_train.comm import COLLECTIVES, Comm, prepare
+from hpc_train.comm import COLLECTIVES, Comm, explain, prepare
 from hpc_train.errors import UsageError
 from hpc_train.shm import Segment
 from tests.mpi.agree import agree, agree_raises
@@ -146,6 +146,8 @@ def test_auto_keeps_what_was_in_the_buffer_and_measures_once_a_class():
     agree(comm.choices == known and len(known) == (SIZE > 1), comm.choices)
     everyone = comm.gather([choice.name for choice in known.values()])
     agree(all(names == everyone[0] for names in everyone), everyone)
+    told = " ".join(explain(comm))
+    agree(SIZE == 1 or "for float32 of up to 4,096 bytes (" in told, told)
 
 
 @pytest.mark.mpi(min_size=2)
