@@ -21,7 +21,7 @@ ROWS = [
     ["data", "models", "tasks", "optim", "schedule", "checkpoint", "comm", "observe"],
     ["config"],
     ["world", "plan", "recipes"],
-    ["errors", "log", "record", "shm", "philox"],
+    ["errors", "log", "record", "stop", "shm", "philox"],
 ]
 LEVEL = {room: -number for number, row in enumerate(ROWS) for room in row}
 

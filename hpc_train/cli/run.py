@@ -17,6 +17,7 @@ from hpc_train.cli.report import dry_run_option, json_option, print_json
 from hpc_train.cli.table import result_lines
 from hpc_train.config import Loaded, load, to_toml
 from hpc_train.errors import EXIT_ENVIRONMENT, EXIT_FAILED, SetupError, UsageError
+from hpc_train.stop import StopFlag
 
 if TYPE_CHECKING:
     from hpc_train.recovery import Disturbance
@@ -63,6 +64,8 @@ def command(
     mpirun -n 4 hpc-train run my.toml
     hpc-train run --resume latest -n 2
     """
+    # from here on: before this is listened to, the signal ends a process
+    stop = ctx.with_resource(StopFlag().on_signal())
     if config is not None and "=" in config and not Path(config).exists():
         overrides, config = (config, *overrides), None
     request = dataclasses.replace(resolve(config, overrides, resume), inject=inject)
@@ -72,7 +75,7 @@ def command(
     debug, verbose = (bool(ctx.find_root().params.get(name)) for name in ("debug", "verbose"))
     if ranks is not None and not is_rank():
         return launch(request, ranks, as_json=as_json, verbose=verbose)
-    return train(request, as_json=as_json, debug=debug)
+    return train(request, stop, as_json=as_json, debug=debug)
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,8 @@ def is_rank() -> bool:
     return under_launcher(os.environ) is not None
 
 
-def train(request: Request, *, as_json: bool, debug: bool) -> int:
-    """Train as one of the ranks; gives the exit code, the same on all."""
+def train(request: Request, stop: StopFlag, *, as_json: bool, debug: bool) -> int:
+    """Train as one of the ranks, until `stop` is raised; gives the exit code, the same on all."""
     from hpc_train.comm import connect
     from hpc_train.comm.exits import leave
     from hpc_train.launch.environment import separate_worlds, under_launcher
@@ -153,6 +156,7 @@ def train(request: Request, *, as_json: bool, debug: bool) -> int:
             comm=comm,
             stream=sys.stderr if as_json else None,
             hooks=[disturb(disturbances, comm.world.rank)] if disturbances else [],
+            stop=stop,
         )
         result = trainer.fit(resume=request.earlier)
     except BaseException as error:

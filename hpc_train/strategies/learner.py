@@ -52,6 +52,12 @@ class Learner:
         """The learning rate of the next update."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @property
+    def num_weights(self) -> int:
+        """How many numbers are trained."""
+        shapes = (shape for arena in self.arenas for _, shape in arena.places.values())
+        return sum(shape.numel() for shape in shapes)
+
     def set_rate(self, factor: float) -> None:
         """Let the next update use `factor` times the base rate."""
         for group in self.optimizer.param_groups:

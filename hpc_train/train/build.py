@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from hpc_train.checkpoint import Best
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.data import Dataset, Loader, make_order, open_dataset, share_dataset
-from hpc_train.errors import ConfigError, HpcTrainError
+from hpc_train.errors import ConfigError, HpcTrainError, unknown
 from hpc_train.models import MODELS
 from hpc_train.optim import LearningRate
 from hpc_train.optim.optimizers import Settings
@@ -142,7 +143,25 @@ def make_task(config: Config) -> Task:
                 where="task.name",
                 hint="derive it from hpc_train.tasks.task.Supervised",
             )
+    _check_best(config, task.metrics)
     return task
+
+
+def _check_best(config: Config, metrics: Sequence[str]) -> None:
+    """Check that the metric by which the best checkpoint is chosen will be measured."""
+    text = config.checkpoint.keep_best
+    if text is None:
+        return
+    known = ["loss", *metrics]
+    metric = Best.parse(text).metric
+    if metric not in known:
+        raise ConfigError(unknown("metric", metric, known), where="checkpoint.keep_best")
+    if config.data.validation is None:
+        raise ConfigError(
+            f'checkpoint.keep_best needs data.validation (keep_best: "{text}")',
+            where="checkpoint.keep_best",
+            hint="name validation data, or leave keep_best out",
+        )
 
 
 def bind_model(config: Config, plan: Survey) -> Callable[[], Any]:

@@ -12,13 +12,13 @@ from hpc_train.errors import CheckpointError, NonFiniteError
 from hpc_train.observe import Sink
 from hpc_train.plan import Course, Every, Plan, Segment, Work, segments
 from hpc_train.record import Stopwatch, phase
+from hpc_train.stop import StopFlag
 from hpc_train.strategies import Outcome, Tally
-from hpc_train.train import state
 from hpc_train.train.build import Parts
 from hpc_train.train.evaluation import evaluate
+from hpc_train.train.saving import Saving
 from hpc_train.train.step import check_metrics, compute
-from hpc_train.train.stop import StopFlag
-from hpc_train.world import RankError, agree, on_coordinator
+from hpc_train.world import RankError, agree
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +61,14 @@ class Loop:
         self.rank_samples = [0] * size
         self.busy_seconds = [0.0] * size
         self.waiting_seconds = [0.0] * size
-        self._store = store
         self._sinks = sinks
         self._stopwatch = stopwatch
         self._stop = stop
         self._course = course
         self._num_batches = num_batches
-        self._saved = batch if batch else -1
+        self._saving = Saving(parts, store, self._record, saved=batch if batch else -1)
         self._busy = 0.0
+        self._is_best = False  # whether the last evaluation was the best one
         self._clean = True  # whether the weights are as they were before the present batch
         self._foretold: Plan | None = None
 
@@ -84,12 +84,12 @@ class Loop:
                 self.batch,
                 self._num_batches,
                 evaluate=Every.parse(config.run.evaluate),
-                save=Every.parse(config.checkpoint.every),
+                save=self._saving.boundary,
             ):
                 leaving = self._train(segment)
                 if leaving:
                     self.parts.strategy.settle()
-                    self._save(final=True)
+                    self._save(wait=True)
                 if self.batch == segment.stop:
                     self._look_up(segment)
                 if leaving and self.batch < self._num_batches:
@@ -97,6 +97,8 @@ class Loop:
         except (RankError, NonFiniteError) as error:
             self._rescue(error)
             raise
+        finally:
+            self._saving.close()
         return "done"
 
     def _foretell(self) -> None:
@@ -116,6 +118,8 @@ class Loop:
             outcomes = self._batch(work)
             self.batch += 1
             self._tell(work, outcomes, time.perf_counter() - started)
+            if self._saving.hear(outcomes):
+                self._save_now()
             if any(o.total.flags["preempted"] or o.total.flags["stop"] for o in outcomes):
                 return True
         return False
@@ -141,6 +145,7 @@ class Loop:
             tally.busy_seconds, self._busy = self._busy, 0.0
             if self._stop.is_set:
                 tally.flags.add("preempted")
+            tally.flags |= self._saving.flags()
             outcome = parts.strategy.finish(learner, tally)
             if outcome.total.flags["failed"]:
                 agree(parts.comm, error)
@@ -216,13 +221,15 @@ class Loop:
         for kind in due:
             if kind in self.parts.loaders:
                 self._evaluate(kind)
-        if segment.save:
-            self._save(final=segment.last)
+        if segment.save or self._is_best:
+            self._save(wait=segment.last)
         self._stopwatch.take()
 
     def _evaluate(self, kind: str) -> None:
         metrics = evaluate(self.parts, kind)
         self.metrics[kind] = metrics
+        if kind == "validation":
+            self._is_best = self._saving.evaluated(self.batch, metrics)
         here = self._course.cursor(self.batch)
         self._record(
             {
@@ -234,34 +241,25 @@ class Loop:
             }
         )
 
-    def _save(self, *, final: bool) -> None:
-        """Save a checkpoint on rank 0; if that fails, warn, but fail the run on the last one."""
-        if self._saved == self.batch:
-            return
-        parts = self.parts
-        cursor = self._course.cursor(self.batch)
+    def _save(self, *, wait: bool) -> None:
+        """Save a checkpoint, see `Saving.save`."""
+        self._is_best = False
+        self._saving.save(self._course.cursor(self.batch), self.batch, self.step, wait=wait)
 
-        def save() -> None:
-            tensors = state.collect(parts)
-            self._store.save(self.step, tensors, state.notes(parts, cursor, self.batch, self.step))
-
-        try:
-            on_coordinator(parts.comm, save)
-        except RankError as error:
-            if error.is_bug or final:
-                raise
-            logger.warning("%s; going on with the older ones", error.lines()[0])
-            self._record({"kind": "event", "event": "save failed", "text": ""})
-        else:
-            self._saved = self.batch
+    def _save_now(self) -> None:
+        """Save in the middle of a segment."""
+        self.parts.strategy.settle()
+        self._save(wait=False)
+        self._stopwatch.take()
 
     def _rescue(self, error: RankError | NonFiniteError) -> None:
         """Before leaving with an error: save the state before the broken batch, if it is whole."""
+        self._saving.rescue()
         if not self._clean or self.batch == 0:
             return
         with suppress(RankError, CheckpointError):
             self.parts.strategy.settle()
-            self._save(final=True)
+            self._save(wait=True)
 
     def _record(self, record: dict[str, object], work: Work | None = None) -> None:
         """Tell all sinks, with the batch and epoch that it is about."""

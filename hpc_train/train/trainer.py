@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from torch import nn
 
 from hpc_train import log
-from hpc_train.checkpoint import Saved, Store
+from hpc_train.checkpoint import Store, newest
 from hpc_train.comm import Comm, connect, explain
 from hpc_train.comm.exits import abort_on_uncaught, exit_code
 from hpc_train.config import Config, load, to_toml
@@ -31,10 +31,12 @@ from hpc_train.observe import (
 )
 from hpc_train.plan import Course
 from hpc_train.record import Hook, Stopwatch, listening
+from hpc_train.stop import StopFlag
 from hpc_train.train import rundir, state
 from hpc_train.train.build import Parts, build
 from hpc_train.train.loop import Loop
-from hpc_train.train.stop import StopFlag
+from hpc_train.train.saving import make_store
+from hpc_train.train.memory import keep_freed_memory
 from hpc_train.world import on_coordinator, together
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Trainer:
         quiet: show no progress.
         stream: where progress is shown; standard output by default.
         hooks: further listeners to the phases of this rank, such as `recovery.disturb` makes.
+        stop: raised by SIGUSR1, and by whoever wants the run to save and leave.
         sections: the tables of a configuration, such as `data={"train": ..., "inputs": ...}`.
 
     Attributes:
@@ -71,6 +74,7 @@ class Trainer:
         quiet: bool = False,
         stream: TextIO | None = None,
         hooks: Sequence[Hook] = (),
+        stop: StopFlag | None = None,
         **sections: Mapping[str, Any],
     ) -> None:
         if config is None:
@@ -89,6 +93,7 @@ class Trainer:
         self._quiet = quiet
         self._stream = stream
         self._hooks = hooks
+        self._stop = stop or StopFlag()
 
     def fit(self, *, resume: str | Path | None = None) -> Result:
         """Train to the end of the run.
@@ -108,11 +113,12 @@ class Trainer:
         config = self.config.model_copy(
             update={"run": self.config.run.model_copy(update={"dir": str(folder)})}
         )
+        keep_freed_memory()
         with ExitStack() as stack:
             parts = build(config, comm, self.model)
             stack.callback(parts.close)
             self.model = parts.model
-            store = Store(folder / "checkpoints", config.checkpoint.keep_last)
+            store = make_store(config, folder)
             # before anything is written: an earlier run keeps its files if it cannot go on
             way = self._resumed(parts, store, folder) if resume is not None else _fresh(parts)
             self._prepare(parts.config, folder, resuming=resume is not None)
@@ -144,8 +150,8 @@ class Trainer:
 
     def _loop(self, stack: ExitStack, parts: Parts, store: Store, way: Way, folder: Path) -> Loop:
         """The loop, and who listens to it until the stack is left."""
-        stopwatch, stop = Stopwatch(), StopFlag()
-        stack.enter_context(stop.on_signal())
+        stopwatch = Stopwatch()
+        stack.enter_context(self._stop.on_signal())
         stack.enter_context(listening(stopwatch))
         for hook in self._hooks:  # inside the stopwatch, which times what they do
             stack.enter_context(listening(hook))
@@ -158,7 +164,7 @@ class Trainer:
             store,
             sinks,
             stopwatch,
-            stop,
+            self._stop,
             course=way.course,
             batch=way.batch,
             step=way.step,
@@ -180,14 +186,7 @@ class Trainer:
             ConfigError: if the run is complete.
         """
         comm = self._comm
-        held: list[Saved] = []
-
-        def find() -> str:
-            held.append(store.newest())
-            return str(held[0].path)
-
-        path = Path(on_coordinator(comm, find))
-        saved = together(comm, lambda: held[0] if held else store.load(path))
+        saved = newest(store, comm)
         cursor, batch, step = together(comm, lambda: state.restore(parts, saved))
         course = parts.survey.course
         way = _way(parts, Course(course.num_samples, course.batch_size, cursor, batch), batch, step)
@@ -301,7 +300,7 @@ def _rank_rows(loop: Loop, counts: Sequence[int]) -> list[dict[str, Any]]:
 def _summary(parts: Parts, folder: Path, batch: int) -> tuple[str, ...]:
     """What people want to know at the beginning."""
     world, config = parts.comm.world, parts.config
-    weights = sum(arena.data.numel() for learner in parts.learners for arena in learner.arenas)
+    weights = sum(learner.num_weights for learner in parts.learners)
     samples = parts.survey.course.num_samples
     nodes = "" if world.num_nodes == 1 else f" on {world.num_nodes} nodes"
     ranks = f"{world.size} rank" + ("s" if world.size > 1 else "")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hpc_train.errors import SetupError
+from hpc_train.stop import StopFlag
 from hpc_train.train.device import choose_device, gpu_number, set_threads, threads_of
-from hpc_train.train.stop import StopFlag
 from hpc_train.world import World
 from tests.groups import Solo
 

@@ -16,14 +16,14 @@ class StopFlag:
         self.is_set = False
 
     @contextmanager
-    def on_signal(self) -> Iterator[None]:
-        """Let SIGUSR1 raise the flag, while the block lasts; in the main thread only."""
+    def on_signal(self) -> Iterator[StopFlag]:
+        """Let SIGUSR1 raise this flag, while the block lasts; in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
-            yield
+            yield self
             return
         before = signal.signal(signal.SIGUSR1, self._raise)
         try:
-            yield
+            yield self
         finally:
             signal.signal(signal.SIGUSR1, before)
 
