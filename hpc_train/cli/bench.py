@@ -10,6 +10,7 @@ from hpc_train.cli import Group
 BENCHMARKS = {
     "scaling": ("bench_scaling", "How much faster more ranks are, beside torch DDP."),
     "allreduce": ("bench_allreduce", "How fast gradients are summed, by every means there is."),
+    "loader": ("bench_loader", "How fast samples of your own data come, beside h5py and PyTorch."),
     "schedule": ("bench_schedule", "What every policy makes of ranks of unlike speed."),
 }
 
