@@ -28,6 +28,10 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _PERIOD = r"^(never|[1-9][0-9]* (steps?|epochs?))$"
+_SAVE_PERIOD = r"^(never|auto|[1-9][0-9]* (steps?|epochs?|seconds?|minutes?|hours?|days?))$"
+_DURATION = r"^[1-9][0-9]* (seconds?|minutes?|hours?|days?)$"
+_BEST = r"^(max|min) [^ ]+$"
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -51,6 +55,37 @@ def _period(value: Any) -> Any:
         Every.parse(value if isinstance(value, str) else "")
     except ValueError:
         raise ValueError('must be "N steps", "N epochs" (N >= 1) or "never"') from None
+    return value
+
+
+def parse_seconds(text: str) -> float | None:
+    """The seconds that "10 minutes" or "1 day" names; None if it names no duration."""
+    if not re.fullmatch(_DURATION, text):
+        return None
+    count, unit = text.split()
+    return float(int(count) * _SECONDS[unit.rstrip("s")])
+
+
+def _save_period(value: Any) -> Any:
+    """Check that a period can be parsed, that may also be a time."""
+    if not isinstance(value, str) or not re.fullmatch(_SAVE_PERIOD, value):
+        raise ValueError(
+            'must be "N steps", "N epochs", "N minutes", "N hours" (N >= 1), "auto" or "never"'
+        )
+    return value
+
+
+def _duration(value: Any) -> Any:
+    """Check that a duration can be parsed."""
+    if not isinstance(value, str) or parse_seconds(value) is None:
+        raise ValueError('must be "N minutes", "N hours" or "N days" (N >= 1)')
+    return value
+
+
+def _best(value: Any) -> Any:
+    """Check that it says which metric, and whether more of it is better."""
+    if value is not None and not (isinstance(value, str) and re.fullmatch(_BEST, value)):
+        raise ValueError('must be "max METRIC" or "min METRIC", such as "min loss"')
     return value
 
 
@@ -89,6 +124,15 @@ Names = Annotated[
 ]
 Period = Annotated[
     str, BeforeValidator(_period), WithJsonSchema({"type": "string", "pattern": _PERIOD})
+]
+SavePeriod = Annotated[
+    str, BeforeValidator(_save_period), WithJsonSchema({"type": "string", "pattern": _SAVE_PERIOD})
+]
+Duration = Annotated[
+    str, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": _DURATION})
+]
+BestMetric = Annotated[
+    str, BeforeValidator(_best), WithJsonSchema({"type": "string", "pattern": _BEST})
 ]
 Bytes = Annotated[
     int,
@@ -293,8 +337,19 @@ class Device(Section):
 class Checkpoint(Section):
     """When the state is saved; it is always saved at the end."""
 
-    every: Period = Field("1 epoch", description='"N steps", "N epochs" or "never"')
+    every: SavePeriod = Field(
+        "1 epoch", description='"N steps", "N epochs", "N minutes", "auto" or "never"'
+    )
     keep_last: PositiveInt = Field(2, description="how many sets are kept")
+    keep_best: BestMetric | None = Field(
+        None,
+        examples=["max accuracy"],
+        description="also keep the best on the validation data: max or min, metric",
+    )
+    asynchronous: bool = Field(True, description="a copy is written while training goes on")
+    mean_time_between_failures: Duration = Field(
+        "1 day", description='for every = "auto", such as "8 hours"'
+    )
 
 
 class Config(Section):

@@ -35,8 +35,8 @@ from hpc_train.stop import StopFlag
 from hpc_train.train import rundir, state
 from hpc_train.train.build import Parts, build
 from hpc_train.train.loop import Loop
-from hpc_train.train.saving import make_store
 from hpc_train.train.memory import keep_freed_memory
+from hpc_train.train.saving import make_store
 from hpc_train.world import on_coordinator, together
 
 logger = logging.getLogger(__name__)

@@ -193,10 +193,10 @@ WRONG = {
         None,
     ),
     "period": (
-        '[checkpoint]\nevery = "1 day"\n',
+        '[checkpoint]\nevery = "1 fortnight"\n',
         "c.toml:7",
-        'checkpoint.every must be "N steps", "N epochs" (N >= 1) or "never" '
-        '(checkpoint.every: "1 day")',
+        'checkpoint.every must be "N steps", "N epochs", "N minutes", "N hours" (N >= 1), "auto" '
+        'or "never" (checkpoint.every: "1 fortnight")',
         None,
     ),
     "run name": (
