@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -73,8 +74,6 @@ def command(
     hpc-train bench schedule --speeds 10,10,1 --fixed 0.5 --noise 0.1
     hpc-train bench schedule runs/mine-20260101-120000-ab12
     """
-    from hpc_train.bench.harness import circumstances, write_results
-    from hpc_train.bench.schedule import plot as plots
     from hpc_train.bench.schedule.ranks import parse_speeds, recorded, stated
     from hpc_train.bench.schedule.study import rows, study
 
@@ -94,13 +93,22 @@ def command(
             parse_speeds(speeds or ""), batch_size, steps, fixed_seconds=fixed, noise=noise
         )
     document = study(ranks, micro_batch_size)
-    stem = out / f"schedule-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    write_results(stem.with_suffix(".json"), {**document, "environment": circumstances()})
-    if plot:
-        plots.draw(document, stem.with_suffix(".png"))
+    stem = _write(document, out, plot=plot)
     if as_json:
         print_json(document)
     else:
         click.echo(f"{document['source']}: batch {ranks.batch_size}, {ranks.num_steps} steps\n")
         click.echo("\n".join(aligned(rows(document), left=(0, 5))))
     click.echo(f"\nwritten to {stem}.json" + (" and .png" if plot else ""), err=True)
+
+
+def _write(document: dict[str, Any], out: Path, *, plot: bool) -> Path:
+    """Write the results, and the picture if it is wanted; gives their path without the ending."""
+    from hpc_train.bench.harness import circumstances, write_results
+    from hpc_train.bench.schedule import plot as plots
+
+    stem = out / f"schedule-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    write_results(stem.with_suffix(".json"), {**document, "environment": circumstances()})
+    if plot:
+        plots.draw(document, stem.with_suffix(".png"))
+    return stem
