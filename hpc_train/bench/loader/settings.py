@@ -25,7 +25,8 @@ class Settings:
         batch_size: samples of a batch.
         shuffle: name of the order.
         rounds: how often each side has its turn.
-        seconds: how long a turn lasts at most; it ends earlier after one epoch.
+        seconds: how long a turn lasts at most; it ends earlier after one epoch, and ours not
+            before one window of shuffling, whose blocks are all read at its beginning.
         cache_bytes: budget of our side.
         cold: whether the system's page cache is emptied of the files before each turn.
     """
@@ -50,6 +51,7 @@ class Workload:
 
     Attributes:
         works: one rank's work of one epoch: whole batches.
+        window_samples: samples that are mixed with each other.
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class Workload:
     fields: tuple[str, ...]
     order: Order
     works: tuple[Work, ...]
+    window_samples: int
 
     @property
     def sample_bytes(self) -> int:
@@ -84,7 +87,8 @@ def make_workload(settings: Settings) -> Workload:
     batches = course.batches(0, -(-dataset.num_samples // settings.batch_size))
     works = tuple(Work(batch, 0, batch.size) for batch in batches)
     order = make_order(settings.shuffle, blocks, 0, window)
-    return Workload(settings, dataset, fields, order, works)
+    mixed = min(window * blocks.rows, dataset.num_samples) if settings.shuffle == "window" else 0
+    return Workload(settings, dataset, fields, order, works, mixed)
 
 
 def _all_fields(path: Path) -> tuple[str, ...]:

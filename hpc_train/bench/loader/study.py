@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
 from hpc_train.bench import harness
 from hpc_train.bench.loader.settings import Settings, Workload, make_workload
-from hpc_train.bench.loader.sides import OURS, Side, sides_of
+from hpc_train.bench.loader.sides import OURS, SIDES, Side, sides_of
 
 
 class Measured(NamedTuple):
@@ -25,23 +25,26 @@ class Measured(NamedTuple):
         return self.samples / self.seconds
 
 
-def study(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
+def study(
+    settings: Settings, tell: Callable[[str], None], only: Collection[str] = SIDES
+) -> dict[str, Any]:
     """Measure all sides on the data that `settings` name; gives the document of results.
 
     Args:
         settings: what to measure.
         tell: gets a line of progress now and then.
+        only: names of the sides to measure; ours must be one of them.
 
     Raises:
         DataError: if the data cannot be read.
     """
     workload = make_workload(settings)
-    sides = sides_of(workload)
+    sides = {name: side for name, side in sides_of(workload).items() if name in only}
     measured: dict[str, list[Measured]] = {name: [] for name in sides}
     for number, name in harness.alternate(list(sides), settings.rounds):
         if settings.cold:
             forget(workload)
-        found = measure(sides[name], workload)
+        found = measure(sides[name], workload, workload.window_samples if name == OURS else 0)
         measured[name].append(found)
         tell(
             f"round {number + 1}/{settings.rounds}  {sides[name].title:<22}  "
@@ -61,8 +64,8 @@ def study(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def measure(side: Side, workload: Workload) -> Measured:
-    """One turn: to the end of the epoch or of the time."""
+def measure(side: Side, workload: Workload, least: int = 0) -> Measured:
+    """One turn: to the end of the epoch, or of the time but not before `least` samples."""
     samples = 0
     with closing(side.turn(workload)) as turn:
         next(turn)
@@ -71,7 +74,7 @@ def measure(side: Side, workload: Workload) -> Measured:
         for count in turn:
             samples += count
             elapsed = time.perf_counter() - started
-            if elapsed >= workload.settings.seconds:
+            if elapsed >= workload.settings.seconds and samples >= least:
                 break
     return Measured(samples, elapsed)
 

@@ -1,0 +1,215 @@
+"""Records how fast data come on this machine: routes, blocks read again, waiting, cold, memory."""
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hpc_train.bench import harness
+from hpc_train.bench.loader.settings import Settings, make_workload
+from hpc_train.bench.loader.study import study
+from hpc_train.data import Loader, make_order, open_dataset
+from hpc_train.plan import Course, Plan
+
+RESULTS = Path(__file__).parent / "results"
+SAMPLE_BYTES = 12288
+# name -> how the same kind of samples is stored: one of 12 KiB, 85 in a chunk
+STORED = {
+    "contiguous": {},
+    "chunked": {"chunks": (85, SAMPLE_BYTES)},
+    "gzip": {"chunks": (85, SAMPLE_BYTES // 4), "compression": 1, "shuffle": True},
+}
+
+
+def write_data(folder, count):
+    """One file of each kind; what gzip gets is half zeros and half small numbers."""
+    rng = np.random.default_rng(0)
+    for name, options in STORED.items():
+        data = rng.integers(0, 256, (count, SAMPLE_BYTES), dtype=np.uint8)
+        if name == "gzip":
+            data = (data[: count // 2] // 16).view("<f4")
+            data[:, ::2] = 0
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file.create_dataset("x", data=data, **options)
+
+
+def throughput(folder, rounds, seconds):
+    """All sides on each kind of storage."""
+    found = {}
+    for name, shuffle in (("contiguous", "full"), ("chunked", "window"), ("gzip", "window")):
+        path = str(folder / f"{name}.h5")
+        settings = Settings(path, shuffle=shuffle, rounds=rounds, seconds=seconds)
+        found[name] = study(settings, tell)["sides"]
+    return found
+
+
+def cold(folder, rounds):
+    """Ours beside pread after the page cache was emptied, a whole epoch each."""
+    settings = Settings(str(folder / "contiguous.h5"), rounds=rounds, seconds=60, cold=True)
+    return study(settings, tell, only=("ours", "machine"))["sides"]
+
+
+def amplification(folder):
+    """Bytes read per byte used in one epoch, all ranks together, each with the same budget."""
+    rows, size, window = 128, 784, 96
+    budget = window * rows * size
+    found = []
+    for blocks, counts in [
+        ("equal", (384,)),
+        ("equal", (192, 192)),
+        ("equal", (128, 128, 128)),
+        ("equal", (96,) * 4),
+        ("short last", (13, 10, 6, 3)),
+        ("short last", (40, 30, 20, 10)),
+        ("short last", (102, 77, 51, 26)),
+    ]:
+        samples = rows * 36 if blocks == "equal" else rows * 36 + 52
+        place = folder / blocks.replace(" ", "-")
+        if not place.exists():
+            place.mkdir()
+            for number in range(8):
+                with h5py.File(place / f"{number}.h5", "w") as file:
+                    data = np.zeros((samples, size), np.uint8)
+                    file.create_dataset("x", data=data, chunks=(rows, size), compression=1)
+        dataset = open_dataset(str(place), ["x"], rows)
+        order = make_order("window", dataset.blocks(), 0, window)
+        read = sum(epoch_bytes(dataset, order, counts, r, budget) for r in range(len(counts)))
+        ratio = read / (dataset.num_samples * size)
+        found.append(
+            {
+                "blocks": blocks,
+                "counts": counts,
+                "window_blocks": window,
+                "cache_bytes": budget,
+                "read_per_used": ratio,
+            }
+        )
+        tell(f"{blocks:<10}  shares {counts}  bytes read / used {ratio:.3f}")
+    return found
+
+
+def epoch_bytes(dataset, order, counts, rank, cache_bytes):
+    """What one rank reads in the first epoch."""
+    course, plan = Course(dataset.num_samples, sum(counts)), Plan(counts)
+    batches = course.batches(0, -(-dataset.num_samples // sum(counts)))
+    works = [plan.work(batch, rank) for batch in batches]
+    with Loader(dataset, order, ["x"], cache_bytes=cache_bytes) as loader:
+        loader.follow(iter(works))
+        for work in works:
+            loader.get(work)
+        return loader.bytes_read
+
+
+def waiting(folder, share=0.8):
+    """Part of a step spent in `get`, when the trainer consumes at `share` of the loader's rate."""
+    found = {}
+    for name in STORED:
+        workload = make_workload(Settings(str(folder / f"{name}.h5")))
+        free = epoch_seconds(workload, 0.0)[0] / len(workload.works)
+        whole, waited = epoch_seconds(workload, free / share)
+        found[name] = {"step_seconds": free / share, "waiting_share": waited / whole}
+        tell(f"{name:<10}  waits {waited / whole:.1%} of a step")
+    return found
+
+
+def epoch_seconds(workload, step_seconds):
+    """Seconds of an epoch after its first batch, and how many of them in `get`.
+
+    Each step takes `step_seconds` by the clock: the trainer sleeps, as if a device computed.
+    """
+    waited = 0.0
+    with Loader(workload.dataset, workload.order, workload.fields) as loader:
+        loader.follow(iter(workload.works))
+        loader.get(workload.works[0])
+        started = due = time.perf_counter()
+        for work in workload.works[1:]:
+            asked = time.perf_counter()
+            loader.get(work)
+            got = time.perf_counter()
+            waited += got - asked
+            due = max(due, got) + step_seconds - (got - asked if got <= due else 0.0)
+            time.sleep(max(0.0, due - time.perf_counter()))
+        return time.perf_counter() - started, waited
+
+
+def memory(folder, cache_bytes=64 * 2**20):
+    """Memory above the budget, of a process that reads an epoch of more data than that."""
+    command = [sys.executable, __file__, "--memory-of", str(folder / "gzip.h5"), str(cache_bytes)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def memory_of(path, cache_bytes):
+    """Read an epoch and print how the resident memory grew."""
+    workload = make_workload(Settings(path, batch_size=32))
+    workload.order.ids(workload.works[0].batch)
+    before, peak, done = resident(), [0], threading.Event()
+
+    def watch():
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], resident())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    with Loader(workload.dataset, workload.order, ["x"], cache_bytes=cache_bytes) as loader:
+        loader.follow(iter(workload.works))
+        for work in workload.works:
+            loader.get(work)
+    done.set()
+    watcher.join()
+    above = (peak[0] - before - cache_bytes) / cache_bytes
+    print(json.dumps({"cache_bytes": cache_bytes, "above_budget": above}))
+
+
+def resident():
+    """Resident bytes of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    raise LookupError("VmRSS")
+
+
+def tell(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=20000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.memory_of:
+        memory_of(given.memory_of[0], int(given.memory_of[1]))
+        return
+    given.out.mkdir(parents=True, exist_ok=True)
+    # beside the results: a disk, so that a cold cache is cold; /tmp may lie in memory
+    with tempfile.TemporaryDirectory(prefix=".data-", dir=given.out) as name:
+        folder = Path(name)
+        write_data(folder, given.samples)
+        document = {
+            "benchmark": "loader",
+            "environment": harness.circumstances(),
+            "samples": given.samples,
+            "throughput": throughput(folder, given.rounds, given.seconds),
+            "waiting": waiting(folder),
+            "amplification": amplification(folder),
+            "memory": memory(folder),
+            "cold": cold(folder, given.rounds),
+        }
+    path = given.out / f"loader-{datetime.datetime.now():%Y%m%d-%H%M%S}.json"
+    harness.write_results(path, document)
+    tell(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
