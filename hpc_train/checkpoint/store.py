@@ -17,6 +17,7 @@ import logging
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 MANIFEST = "manifest.json"
 _OLD = ".old"
+_OWN_CRC = "manifest_crc32"
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ def _writing(final: Path) -> Iterator[None]:
 
 
 def _write_manifest(path: Path, manifest: Manifest) -> None:
-    document = {
+    document: dict[str, Any] = {
         "format": "hpc_train checkpoint",
         "format_version": VERSION,
         "step": manifest.step,
@@ -282,6 +284,7 @@ def _write_manifest(path: Path, manifest: Manifest) -> None:
             for part in manifest.parts
         ],
     }
+    document[_OWN_CRC] = _own_crc(document)
     path.write_text(json.dumps(document) + "\n", encoding="utf-8")
     _sync(path)
 
@@ -301,12 +304,21 @@ def read_manifest(folder: Path) -> Manifest:
                 f"checkpoint must be of format version {VERSION} (format_version: {version})",
                 where=str(path),
             )
+        if document.get(_OWN_CRC, _own_crc(document)) != _own_crc(document):
+            raise ValueError("its checksum differs")
         parts = tuple(_part(entry) for entry in document["parts"])
         return Manifest(int(document["step"]), dict(document["notes"]), parts)
     except OSError as error:
         raise CheckpointError(f"incomplete: {error.strerror}", where=str(path)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"damaged manifest: {error!r}", where=str(path)) from error
+
+
+def _own_crc(document: dict[str, Any]) -> int:
+    """The CRC-32 of what a manifest says, however it is written; the first sets had none."""
+    said = {key: value for key, value in document.items() if key != _OWN_CRC}
+    text = json.dumps(json.loads(json.dumps(said)), sort_keys=True)
+    return zlib.crc32(text.encode())
 
 
 def _part(entry: dict[str, Any]) -> Part:

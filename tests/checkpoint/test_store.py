@@ -156,6 +156,11 @@ def damage_flip(path):
     part.write_bytes(content)
 
 
+def damage_step(path):
+    text = (path / "manifest.json").read_text()
+    (path / "manifest.json").write_text(text.replace('"step": ', '"step": 7'))
+
+
 def damage_version(path):
     document = json.loads((path / "manifest.json").read_text())
     document["format_version"] = 99
@@ -169,6 +174,7 @@ DAMAGES = {
     "no manifest": (lambda p: (p / "manifest.json").unlink(), "incomplete: No such file"),
     "half manifest": (lambda p: (p / "manifest.json").write_text('{"step": 2'), "damaged manifest"),
     "other manifest": (lambda p: (p / "manifest.json").write_text("[]"), "damaged manifest"),
+    "changed manifest": (damage_step, "damaged manifest.*checksum differs"),
     "version": (damage_version, "must be of format version 1"),
 }
 
@@ -194,9 +200,23 @@ def test_a_manifest_cannot_point_out_of_its_folder(folder):
     path = Store(folder).save(1, tensors(1), {})
     document = json.loads((path / "manifest.json").read_text())
     document["parts"][0]["file"] = "../../secret.safetensors"
+    del document["manifest_crc32"]
     (path / "manifest.json").write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match="cannot read"):
         Store(folder).load(path)
+
+
+def test_the_first_sets_had_one_sum_for_the_whole_part(folder):
+    path = Store(folder).save(1, tensors(1), {})
+    document = json.loads((path / "manifest.json").read_text())
+    del document["manifest_crc32"], document["parts"][0]["crc32"]
+    del document["parts"][0]["piece_bytes"]
+    (path / "manifest.json").write_text(json.dumps(document))
+    assert value_of(Store(folder).load(path)) == 1
+    damage_flip(path)
+    assert Store(folder).load(path, reader=1, num_readers=2)  # the other one checks it
+    with pytest.raises(CheckpointError, match="part differs from its manifest"):
+        Store(folder).load(path, reader=0, num_readers=2)
 
 
 def test_no_folder_is_no_checkpoint(folder):
