@@ -81,7 +81,8 @@ def _finishes(axes: Any, sides: Mapping[str, Any]) -> None:
     for name, side in sides.items():
         finishes = side["finish_seconds"][:_SHOWN_STEPS]
         # dashes where lines often lie upon each other
-        style = {IDEAL: {"linestyle": "--", "zorder": 5}, "round_robin": {"linestyle": ":"}}
+        style: dict[str, dict[str, Any]] = {IDEAL: {"linestyle": "--", "zorder": 5}}
+        style["round_robin"] = {"linestyle": ":"}
         axes.plot(finishes, color=_COLOURS[name], label=name, linewidth=1.6, **style.get(name, {}))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step" + (" (the first ones)" if len(finishes) == _SHOWN_STEPS else ""))
