@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 
 # measured with 1 MiB of second-level cache per core: a block of every rank shall fit in there
 _CACHE_BYTES = 512 * 2**10
+# a private buffer passes in about so many pieces of at least and at most so many bytes: small ones
+# stay in the cache, large ones need fewer barriers, which are dear where others use the cores too
+_NUM_PIECES = 16
 _PIECE_BYTES = 256 * 2**10
+_LARGEST_PIECE_BYTES = 2**20
 # up to here one barrier less is worth more than adding up only one's own slice
 _SMALL_BYTES = 64 * 2**10
 
@@ -132,7 +136,9 @@ def _staged(node: Node, buffer: torch.Tensor) -> PhasedSum | None:
     """A private buffer passes through the cache, in pieces."""
     item = buffer.element_size()
     line = per_cache_line(item)
-    piece = _PIECE_BYTES // item
+    even = buffer.numel() * item // _NUM_PIECES
+    piece = min(_LARGEST_PIECE_BYTES, max(_PIECE_BYTES, even)) // item
+    piece -= piece % line
     slot = slices(piece, node.size, line)[0].stop  # of a rank's output
     parts = node.share(2 * (piece + slot) * item)
     if parts is None:
