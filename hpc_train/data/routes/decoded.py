@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hpc_train.data.routes.chunk_table import ChunkTable
 from hpc_train.data.routes.mapping import MappedFile
 from hpc_train.data.routes.plain import Plain
-from hpc_train.data.routes.route import Rows, Source
+from hpc_train.data.routes.route import Rows, Source, empty_rows
 
 _PIPELINES = {(), ("gzip",), ("shuffle", "gzip")}
 
@@ -56,7 +56,7 @@ class Decoded:
     def block(self, first: int, stop: int) -> Rows:
         """Rows [first, stop), decoded."""
         self._file.check()
-        rows = np.empty((stop - first, self._source.row_bytes), np.uint8)
+        rows = empty_rows(stop - first, self._source.row_bytes)
         box = rows.reshape(stop - first, *self._shape[1:], self._itemsize)
         layers = range(first // self._chunks[0], -(-stop // self._chunks[0]))
         try:

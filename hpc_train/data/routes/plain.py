@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpc_train.data.routes.route import Rows, Source
+from hpc_train.data.routes.route import Rows, Source, empty_rows
 
 
 class Plain:
@@ -29,10 +29,12 @@ class Plain:
         """Rows [first, stop), copied; a chunk that has a checksum is checked the first time."""
         if self._unchecked:
             self._check(first, stop)
-        found = np.empty((stop - first, *self._dataset.shape[1:]), self._dtype)
-        if found.size:
-            self._dataset.read_direct(found, np.s_[first:stop])
-        return found.reshape(-1).view(np.uint8).reshape(stop - first, self._row_bytes)
+        rows = empty_rows(stop - first, self._row_bytes)
+        if rows.size:
+            found = rows.reshape(-1).view(self._dtype)
+            shape = (stop - first, *self._dataset.shape[1:])
+            self._dataset.read_direct(found.reshape(shape), np.s_[first:stop])
+        return rows
 
     def warm(self, first: int, stop: int) -> None:
         """Nothing: blocks are copies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,21 @@ from hpc_train.data.routes.mapping import MappedFile
 from hpc_train.errors import DataError
 
 Rows = NDArray[np.uint8]  # (rows, bytes of a sample), the bytes as they are in memory
+
+
+_OWN_PAGES_BYTES = 256 * 2**10
+
+
+def empty_rows(num_rows: int, row_bytes: int) -> Rows:
+    """Memory for a block, shape (num_rows, row_bytes).
+
+    Large ones are pages of their own, which go back to the system when the block is dropped: the
+    heaps of several threads would keep holes worth half the budget.
+    """
+    size = num_rows * row_bytes
+    if size < _OWN_PAGES_BYTES:
+        return np.empty((num_rows, row_bytes), np.uint8)
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8).reshape(num_rows, row_bytes)
 
 
 class Route(Protocol):
