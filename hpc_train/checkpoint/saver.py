@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hpc_train.checkpoint.divide import PART_BYTES, divide, num_parts, writer
 from hpc_train.checkpoint.layout import Part, num_bytes
 from hpc_train.checkpoint.snapshot import Snapshot
 from hpc_train.checkpoint.store import Store
+from hpc_train.errors import CheckpointError
 from hpc_train.record import phase
 from hpc_train.world import Group, RankError, agree, on_coordinator
 
@@ -136,13 +138,13 @@ class Saver:
             draft = None
             if parts > 1:
                 draft = Path(on_coordinator(self._group, lambda: str(self._store.begin(step))))
-            mine = self._mine(tensors)
-            if copy and mine:
-                self.prepare(tensors)
-                assert self._snapshot is not None
-                mine = self._snapshot.take(mine)
             self._pending = _Pending(step, notes, draft, started)
-            self._job = self._write(self._pending, parts, mine)
+            try:
+                mine = self._copy(tensors) if copy else self._mine(tensors)
+            except CheckpointError as error:
+                self._job = _Job(partial(_fail, error))  # the other ranks will hear of it
+            else:
+                self._job = self._write(self._pending, parts, mine)
         self.blocked_seconds = time.perf_counter() - started
 
     def advance(self) -> None:
@@ -201,6 +203,12 @@ class Saver:
         sizes = {name: num_bytes(tensor) for name, tensor in tensors.items()}
         return {name: tensors[name] for name in divide(sizes, parts)[number]}
 
+    def _copy(self, tensors: Tensors) -> Tensors:
+        """Copies of the tensors that this rank writes."""
+        self.prepare(tensors)
+        mine = self._mine(tensors)
+        return self._snapshot.take(mine) if mine and self._snapshot is not None else mine
+
     def _write(self, pending: _Pending, parts: int, mine: Tensors) -> _Job | None:
         number, draft, store = self._number(parts), pending.draft, self._store
         if number is None:
@@ -239,3 +247,7 @@ class Saver:
                 self._store.publish(draft, pending.step, pending.notes, pending.parts)
 
             self._job = _Job(publish)
+
+
+def _fail(error: Exception) -> None:
+    raise error

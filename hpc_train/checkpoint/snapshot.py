@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hpc_train.checkpoint.layout import num_bytes, order
+from hpc_train.errors import CheckpointError
 
 _ALIGN_BYTES = 64
 
@@ -28,6 +29,7 @@ class Snapshot:
         self._kinds = _kinds(tensors)
         self._on_device = any(tensor.device.type == "cuda" for tensor in tensors.values())
         self._views: dict[str, torch.Tensor] = {}
+        self._error: Exception | None = None
         self._thread = threading.Thread(
             target=self._allocate, args=(dict(tensors),), name="snapshot", daemon=True
         )
@@ -38,8 +40,17 @@ class Snapshot:
         return self._kinds == _kinds(tensors)
 
     def take(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Copy the tensors; gives the copies, which hold until the next call."""
+        """Copy the tensors; gives the copies, which hold until the next call.
+
+        Raises:
+            CheckpointError: if there is no memory for them.
+        """
         self._thread.join()
+        if self._error is not None:
+            raise CheckpointError(
+                f"cannot save a checkpoint: no memory for a copy ({self._error})",
+                hint="do without one by checkpoint.asynchronous=false",
+            ) from self._error
         with torch.no_grad():
             for name, view in self._views.items():
                 view.copy_(tensors[name], non_blocking=self._on_device)
@@ -48,13 +59,19 @@ class Snapshot:
         return self._views
 
     def _allocate(self, tensors: dict[str, torch.Tensor]) -> None:
+        try:
+            self._views = self._make_views(tensors)
+        except (MemoryError, RuntimeError) as error:  # the latter is torch's
+            self._error = error
+
+    def _make_views(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         places: dict[str, int] = {}
         end = 0
         for name in order(tensors):
             places[name] = end
             end += -(-num_bytes(tensors[name]) // _ALIGN_BYTES) * _ALIGN_BYTES
         memory = _touched(end, pinned=self._on_device)
-        self._views = {
+        return {
             name: memory[place : place + num_bytes(tensors[name])]
             .view(tensors[name].dtype)
             .view(tensors[name].shape)

@@ -62,11 +62,13 @@ class Saving:
         assert failures is not None  # the schema has checked it
         self._pace = Pace(period, failures)
         self._last = time.monotonic()
-        self._prepared = False
+        # a run that saves at its end alone needs no copy
+        self._prepared = not (self._timed or self.boundary.count or section.keep_best)
         self._best = None if section.keep_best is None else Best.parse(section.keep_best)
         self._best_value: float | None = None
         if self._best is not None:
-            self._best_value = parts.comm.broadcast(store.best_value())
+            known = store.best_value() if parts.comm.world.is_coordinator else None
+            self._best_value = parts.comm.broadcast(known)
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
     def flags(self) -> set[str]:

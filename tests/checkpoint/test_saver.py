@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from hpc_train.checkpoint import Saver, Store, newest
+from hpc_train.checkpoint import Saver, Store, newest, snapshot
 from hpc_train.errors import CheckpointError
 from hpc_train.world import RankError
 from tests.checkpoint.group import ranks
@@ -139,6 +139,26 @@ def test_without_a_copy_there_is_no_second_state_in_memory(tmp_path):
 
     assert ranks(2, run) == [True, True]
     assert value_of(Store(tmp_path).newest()) == 1.0
+
+
+def test_one_ranks_lack_of_memory_fails_the_save_on_all(tmp_path, monkeypatch):
+    def run(group):
+        saver = Saver(Store(tmp_path), group, part_bytes=1)
+        saver.begin(1, state(1), {})
+        with pytest.raises(RankError, match=r"no memory for a copy \(none left\)"):
+            saver.finish()
+
+    real, calls = snapshot._touched, []
+
+    def touched(size, *, pinned):
+        calls.append(size)
+        if len(calls) == 2:
+            raise MemoryError("none left")
+        return real(size, pinned=pinned)
+
+    monkeypatch.setattr(snapshot, "_touched", touched)
+    assert ranks(3, run) == [None] * 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_state_that_grew_gets_new_memory(tmp_path):
