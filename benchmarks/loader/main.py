@@ -113,20 +113,21 @@ def waiting(folder, share=0.8):
     found = {}
     for name in STORED:
         workload = make_workload(Settings(str(folder / f"{name}.h5")))
-        free = epoch_seconds(workload, 0.0)[0] / len(workload.works)
-        whole, waited = epoch_seconds(workload, free / share)
+        free = sum(epoch_seconds(workload, 0.0)[:2]) / len(workload.works)
+        _, whole, waited = epoch_seconds(workload, free / share)
         found[name] = {"step_seconds": free / share, "waiting_share": waited / whole}
         tell(f"{name:<10}  waits {waited / whole:.1%} of a step")
     return found
 
 
 def epoch_seconds(workload, step_seconds):
-    """Seconds of an epoch after its first batch, and how many of them in `get`.
+    """Seconds until an epoch's first batch, of the rest, and of the rest those spent in `get`.
 
     Each step takes `step_seconds` by the clock: the trainer sleeps, as if a device computed.
     """
     waited = 0.0
     with Loader(workload.dataset, workload.order, workload.fields) as loader:
+        begun = time.perf_counter()
         loader.follow(iter(workload.works))
         loader.get(workload.works[0])
         started = due = time.perf_counter()
@@ -135,9 +136,9 @@ def epoch_seconds(workload, step_seconds):
             loader.get(work)
             got = time.perf_counter()
             waited += got - asked
-            due = max(due, got) + step_seconds - (got - asked if got <= due else 0.0)
+            due = max(due, got) + step_seconds
             time.sleep(max(0.0, due - time.perf_counter()))
-        return time.perf_counter() - started, waited
+        return started - begun, time.perf_counter() - started, waited
 
 
 def memory(folder, cache_bytes=128 * 2**20):

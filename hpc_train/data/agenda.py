@@ -7,7 +7,7 @@
 Rules, the first that applies:
 
 1. Gather the next batch, if not more than `depth` are gathered and untaken, and none of its blocks
-   is on its way; also when its blocks cannot be fetched ahead for lack of room.
+   is on its way; also when they cannot be fetched for lack of room that no other batch will free.
 2. Fetch the next block of the queue, if it fits beside the blocks that are wanted.
 3. Look up the next work, if the queue is empty and it is not too far ahead of what was taken.
 4. Wait.
@@ -59,6 +59,7 @@ class Agenda:
         self._queue: deque[Key] = deque()
         self._fetching: dict[Key, int] = {}  # bytes of each block on its way
         self._needs: dict[int, tuple[frozenset[Key], int]] = {}  # of works looked up: blocks, ids
+        self._making: set[int] = set()  # batches that are being gathered
         self._is_looking = False
         self._is_exhausted = False
         self._samples = 0  # looked up, not gathered
@@ -71,6 +72,7 @@ class Agenda:
         number = self._gathering
         if number < self._looked_up and number - self._taken < self._depth and self._is_due(number):
             self._gathering += 1
+            self._making.add(number)
             return Task("gather", number)
         if self._queue and self._fits(self._queue[0]):
             key = self._queue.popleft()
@@ -104,6 +106,7 @@ class Agenda:
         """A batch was gathered; gives the blocks that it needed."""
         blocks, samples = self._needs.pop(number)
         self._samples -= samples
+        self._making.discard(number)
         return blocks
 
     def taken(self) -> None:
@@ -123,7 +126,12 @@ class Agenda:
         blocks, _ = self._needs[number]
         if not blocks.isdisjoint(self._fetching):
             return False
-        return blocks.isdisjoint(self._queue) or not self._fits(self._queue[0])
+        if blocks.isdisjoint(self._queue):
+            return True
+        if self._fetching or self._fits(self._queue[0]):
+            return False
+        # batches of an earlier window may make room; those that use the same blocks cannot
+        return not any(blocks.isdisjoint(self._needs[other][0]) for other in self._making)
 
     def _fits(self, key: Key) -> bool:
         return self._has_room(sum(self._fetching.values()) + self._size(key))

@@ -98,6 +98,15 @@ def test_a_window_is_fetched_while_the_one_before_is_used():
     assert bench.fetched == [(0, n) for n in range(6)]
 
 
+@pytest.mark.parametrize("num_readers", [1, 2, 3])
+@given(data=st.data())
+def test_a_budget_of_one_window_is_enough_to_read_each_block_once(num_readers, data):
+    needs = [{(0, n + 3 * window) for n in range(3)} for window in range(3) for _ in range(4)]
+    bench = Bench(needs, 3 * SIZE, 2)
+    bench.run(data, num_readers)
+    assert bench.loads == 9
+
+
 def test_a_batch_larger_than_the_budget_is_gathered_all_the_same():
     bench = Bench([{(0, n) for n in range(5)}], 2 * SIZE, 1)
     while task := bench.agenda.next():
