@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +28,7 @@ from hpc_train.data.open_shard import OpenShard
 from hpc_train.data.routes import Route, Rows
 from hpc_train.errors import DataError
 
-__all__ = ["Arrays", "Reader", "Request", "delivered_hash", "h5py"]
+__all__ = ["Arrays", "Reader", "Request", "delivered_hash"]
 
 logger = logging.getLogger(__name__)
 

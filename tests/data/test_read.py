@@ -67,7 +67,7 @@ def test_files_open_when_needed_and_few_stay_open(tmp_path, monkeypatch):
         return real(path, *arguments, **options)
 
     dataset = make_dataset(tmp_path, [2] * 12)
-    monkeypatch.setattr(read.h5py, "File", counting)
+    monkeypatch.setattr(h5py, "File", counting)
     monkeypatch.setattr(read, "_OPEN_FILES", 3)
     reader = Reader(dataset, FIELDS, 0)
     assert opened == []
