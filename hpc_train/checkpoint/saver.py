@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -79,7 +79,7 @@ class _Pending:
 class Saver:
     """Saves sets while the training goes on; one at a time.
 
-    All methods but `busy`, `prepare` and `close` are collective.
+    All methods but `busy`, `prepare`, `wait_for_copy` and `close` are collective.
 
     Args:
         store: where sets go.
@@ -99,6 +99,8 @@ class Saver:
         self._pending: _Pending | None = None
         self._job: _Job | None = None
         self._snapshot: Snapshot | None = None
+        self._copied = threading.Event()
+        self._copied.set()
         self.blocked_seconds = 0.0
         self.writing_seconds = 0.0
 
@@ -118,7 +120,13 @@ class Saver:
             self._snapshot = Snapshot(mine)
 
     def begin(
-        self, step: int, tensors: Tensors, notes: Mapping[str, Any], *, copy: bool = True
+        self,
+        step: int,
+        tensors: Tensors,
+        notes: Mapping[str, Any],
+        *,
+        copy: bool = True,
+        steady: Container[str] = (),
     ) -> None:
         """Begin to save; a save that is still pending is finished before.
 
@@ -127,6 +135,8 @@ class Saver:
             tensors: the state, the same on every rank.
             notes: what else belongs to it, as JSON.
             copy: whether the tensors may change before the save is finished.
+            steady: names of those that do not change before `wait_for_copy` has returned; a thread
+                copies them, in the shadow of the next forward and backward.
 
         Raises:
             RankError: on every rank, if the save before or the beginning of this one failed.
@@ -140,11 +150,11 @@ class Saver:
                 draft = Path(on_coordinator(self._group, lambda: str(self._store.begin(step))))
             self._pending = _Pending(step, notes, draft, started)
             try:
-                mine = self._copy(tensors) if copy else self._mine(tensors)
+                mine, later = self._copy(tensors, steady) if copy else (self._mine(tensors), None)
             except CheckpointError as error:
                 self._job = _Job(partial(_fail, error))  # the other ranks will hear of it
             else:
-                self._job = self._write(self._pending, parts, mine)
+                self._job = self._write(self._pending, parts, mine, later)
         self.blocked_seconds = time.perf_counter() - started
 
     def advance(self) -> None:
@@ -203,25 +213,48 @@ class Saver:
         sizes = {name: num_bytes(tensor) for name, tensor in tensors.items()}
         return {name: tensors[name] for name in divide(sizes, parts)[number]}
 
-    def _copy(self, tensors: Tensors) -> Tensors:
-        """Copies of the tensors that this rank writes."""
-        self.prepare(tensors)
-        mine = self._mine(tensors)
-        return self._snapshot.take(mine) if mine and self._snapshot is not None else mine
+    def wait_for_copy(self) -> None:
+        """Return once the steady tensors may be changed again; this rank alone."""
+        self._copied.wait()
 
-    def _write(self, pending: _Pending, parts: int, mine: Tensors) -> _Job | None:
+    def _copy(
+        self, tensors: Tensors, steady: Container[str]
+    ) -> tuple[Tensors, Callable[[], None] | None]:
+        """Copies of the tensors that this rank writes, and what still has to copy some of them."""
+        self.prepare(tensors)
+        mine, snapshot = self._mine(tensors), self._snapshot
+        if not mine or snapshot is None:
+            return mine, None
+        later = {n: t for n, t in mine.items() if n in steady and not snapshot.on_device}
+        snapshot.take({n: t for n, t in mine.items() if n not in later})
+        return snapshot.views(), partial(snapshot.take, later)
+
+    def _write(
+        self,
+        pending: _Pending,
+        parts: int,
+        mine: Tensors,
+        copy: Callable[[], None] | None,
+    ) -> _Job | None:
         number, draft, store = self._number(parts), pending.draft, self._store
         if number is None:
             return None
 
-        def whole() -> None:
+        copied = threading.Event()
+        self._copied = copied
+
+        def write() -> Part | None:
+            try:
+                if copy is not None:
+                    copy()
+            finally:
+                copied.set()
+            if draft is not None:
+                return store.write_part(draft, number, mine)
             store.save(pending.step, mine, pending.notes)
+            return None
 
-        def part() -> Part:
-            assert draft is not None
-            return store.write_part(draft, number, mine)
-
-        return _Job(whole if draft is None else part)
+        return _Job(write)
 
     def _done(self) -> None:
         """Wait for this rank's thread; raise its error."""

@@ -23,11 +23,14 @@ class Snapshot:
 
     Args:
         tensors: examples of what will be copied: names, shapes, types and device.
+
+    Attributes:
+        on_device: whether some of them lie on a GPU.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._kinds = _kinds(tensors)
-        self._on_device = any(tensor.device.type == "cuda" for tensor in tensors.values())
+        self.on_device = any(tensor.device.type == "cuda" for tensor in tensors.values())
         self._views: dict[str, torch.Tensor] = {}
         self._error: Exception | None = None
         self._thread = threading.Thread(
@@ -39,8 +42,8 @@ class Snapshot:
         """Whether names, shapes and types are those that it was made for."""
         return self._kinds == _kinds(tensors)
 
-    def take(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Copy the tensors; gives the copies, which hold until the next call.
+    def views(self) -> dict[str, torch.Tensor]:
+        """The memory of each copy, as a tensor of its shape; waits until it is there.
 
         Raises:
             CheckpointError: if there is no memory for them.
@@ -51,12 +54,20 @@ class Snapshot:
                 f"cannot save a checkpoint: no memory for a copy ({self._error})",
                 hint="do without one by checkpoint.asynchronous=false",
             ) from self._error
-        with torch.no_grad():
-            for name, view in self._views.items():
-                view.copy_(tensors[name], non_blocking=self._on_device)
-        if self._on_device:
-            torch.cuda.synchronize()
         return self._views
+
+    def take(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Copy some of the tensors; the copies hold until they are copied again.
+
+        Raises:
+            CheckpointError: if there is no memory for them.
+        """
+        views = self.views()
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                views[name].copy_(tensor, non_blocking=self.on_device)
+        if self.on_device:
+            torch.cuda.synchronize()
 
     def _allocate(self, tensors: dict[str, torch.Tensor]) -> None:
         try:
@@ -70,7 +81,7 @@ class Snapshot:
         for name in order(tensors):
             places[name] = end
             end += -(-num_bytes(tensors[name]) // _ALIGN_BYTES) * _ALIGN_BYTES
-        memory = _touched(end, pinned=self._on_device)
+        memory = _touched(end, pinned=self.on_device)
         return {
             name: memory[place : place + num_bytes(tensors[name])]
             .view(tensors[name].dtype)

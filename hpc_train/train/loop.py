@@ -88,7 +88,7 @@ class Loop:
             ):
                 leaving = self._train(segment)
                 if leaving:
-                    self.parts.strategy.settle()
+                    self._settle()
                     self._save(wait=True)
                 if self.batch == segment.stop:
                     self._look_up(segment)
@@ -146,6 +146,7 @@ class Loop:
             if self._stop.is_set:
                 tally.flags.add("preempted")
             tally.flags |= self._saving.flags()
+            self._saving.before_update()
             outcome = parts.strategy.finish(learner, tally)
             if outcome.total.flags["failed"]:
                 agree(parts.comm, error)
@@ -214,7 +215,7 @@ class Loop:
 
     def _look_up(self, segment: Segment) -> None:
         """At the end of a segment: equal weights, evaluation, checkpoint."""
-        self.parts.strategy.settle()
+        self._settle()
         due = ["validation"] if segment.evaluate else []
         if segment.last:
             due.append("test")
@@ -246,9 +247,14 @@ class Loop:
         self._is_best = False
         self._saving.save(self._course.cursor(self.batch), self.batch, self.step, wait=wait)
 
+    def _settle(self) -> None:
+        """Let all ranks hold equal weights; a copy that is being made of them comes first."""
+        self._saving.before_update()
+        self.parts.strategy.settle()
+
     def _save_now(self) -> None:
         """Save in the middle of a segment."""
-        self.parts.strategy.settle()
+        self._settle()
         self._save(wait=False)
         self._stopwatch.take()
 
@@ -258,7 +264,7 @@ class Loop:
         if not self._clean or self.batch == 0:
             return
         with suppress(RankError, CheckpointError):
-            self.parts.strategy.settle()
+            self._settle()
             self._save(wait=True)
 
     def _record(self, record: dict[str, object], work: Work | None = None) -> None:

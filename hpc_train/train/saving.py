@@ -18,6 +18,7 @@ from hpc_train.checkpoint import METRICS, Best, Pace, Saver, Store
 from hpc_train.config import Config
 from hpc_train.config.schema import parse_seconds
 from hpc_train.plan import Cursor, Every
+from hpc_train.record import phase
 from hpc_train.strategies import Outcome
 from hpc_train.train import state
 from hpc_train.train.build import Parts
@@ -78,6 +79,11 @@ class Saving:
             found.add("save")
         return found
 
+    def before_update(self) -> None:
+        """Wait until what was saved may be written again."""
+        with phase("checkpoint", operation="copy"):
+            self._saver.wait_for_copy()
+
     def hear(self, outcomes: Sequence[Outcome]) -> bool:
         """Hear what the ranks told in a step; true if a save is due by the clock.
 
@@ -125,7 +131,14 @@ class Saving:
             self._last = time.monotonic()
             tensors = state.collect(self._parts)
             copy = self._asynchronous and not wait
-            self._attempt(lambda: self._saver.begin(step, tensors, notes, copy=copy), fail=wait)
+            # parameters and optimizer state are written by the next update, buffers by a forward
+            buffers = {state.MODEL + name for name, _ in self._parts.model.named_buffers()}
+            steady = tensors.keys() - buffers
+
+            def begin() -> None:
+                self._saver.begin(step, tensors, notes, copy=copy, steady=steady)
+
+            self._attempt(begin, fail=wait)
         if wait or not self._asynchronous:
             self._attempt(self._saver.finish, fail=wait)
 

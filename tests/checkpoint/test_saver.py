@@ -9,7 +9,7 @@ import torch
 from hpc_train.checkpoint import Saver, Store, newest, snapshot
 from hpc_train.errors import CheckpointError
 from hpc_train.world import RankError
-from tests.checkpoint.group import ranks
+from tests.checkpoint.group import alone, ranks
 
 
 def state(value):
@@ -128,6 +128,32 @@ def test_a_bug_in_the_thread_is_a_bug(tmp_path, monkeypatch):
     (error,) = ranks(1, run)
     assert error.is_bug
     assert "oops" in error.trace
+
+
+def test_steady_tensors_are_copied_behind_and_others_at_once(tmp_path, monkeypatch):
+    real, event = snapshot.Snapshot.take, threading.Event()
+
+    def take(self, tensors):
+        if threading.current_thread() is not threading.main_thread():
+            assert event.wait(10)
+        real(self, tensors)
+
+    def run(group):
+        saver = Saver(Store(tmp_path), group)
+        tensors = state(1)
+        saver.prepare(tensors)
+        saver.begin(1, tensors, {}, steady={"t2", "t3", "t4", "t5"})
+        tensors["t1"].fill_(7)
+        assert not saver._copied.is_set()
+        threading.Timer(0.05, event.set).start()
+        saver.wait_for_copy()
+        for tensor in tensors.values():
+            tensor.fill_(8)
+        saver.finish()
+
+    monkeypatch.setattr(snapshot.Snapshot, "take", take)
+    run(alone())
+    assert value_of(Store(tmp_path).newest()) == 1.0
 
 
 def test_without_a_copy_there_is_no_second_state_in_memory(tmp_path):
