@@ -28,7 +28,7 @@ class ShardWriter:
     """Writes the data set `dest`; a context manager that leaves all of it or nothing.
 
     One chunk of each field is held in memory. Equal samples give equal bytes, however they are
-    portioned.
+    portioned (but with lzf, whose encoder is not deterministic).
 
     Args:
         dest: folder to be made; an existing data set is refused unless `overwrite`.

@@ -60,7 +60,9 @@ def test_any_samples_in_any_portions_come_back(
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype
         assert np.array_equal(found[name], array)
-    assert everything(folder / "a") == everything(folder / "b")
+    # lzf looks back through a table that it does not clear: its bytes vary, what they say does not
+    if compression != "lzf":
+        assert everything(folder / "a") == everything(folder / "b")
     assert [s.samples for s in writer.index.shards] == layout.shard_sizes(count)
 
 
