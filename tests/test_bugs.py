@@ -57,7 +57,7 @@ def test_a_read_error_does_not_lend_the_same_buffers_twice(tmp_path):
         loader.get(works[0])
         dataset.path(1).rename(tmp_path / "away")
         loader.follow(iter(works[3:]))
-        while loader._ahead._thread.is_alive():
+        while not loader._ahead._ready:  # the error is there before it is asked for
             time.sleep(0.001)
         with pytest.raises(DataError):
             loader.get(works[3])

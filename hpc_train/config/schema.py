@@ -346,7 +346,10 @@ class Checkpoint(Section):
         examples=["max accuracy"],
         description="also keep the best on the validation data: max or min, metric",
     )
-    asynchronous: bool = Field(True, description="a copy is written while training goes on")
+    asynchronous: bool = Field(
+        True,
+        description="a copy is written while training goes on; false if losses change weights",
+    )
     mean_time_between_failures: Duration = Field(
         "1 day", description='for every = "auto", such as "8 hours"'
     )

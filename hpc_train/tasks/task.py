@@ -72,7 +72,10 @@ class Phase(Protocol):
         """The named parameters that this phase trains."""
 
     def losses(self, model: nn.Module, batch: TensorBatch) -> Losses:
-        """Per-sample losses, weights and metric sums."""
+        """Per-sample losses, weights and metric sums.
+
+        Weights are only read here: a checkpoint may be copying them (`checkpoint.asynchronous`).
+        """
 
 
 class Task(Protocol):
