@@ -14,10 +14,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def json_option(function: F) -> F:
-    """`--json`, as the argument `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(
-        function
+    """`--json`, as the argument `as_json`; HPC_TRAIN_JSON=1 stands for it in all commands."""
+    option = click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        envvar="HPC_TRAIN_JSON",
+        help="Print one JSON document.",
     )
+    return option(function)
 
 
 def dry_run_option(function: F) -> F:
