@@ -348,7 +348,7 @@ class Checkpoint(Section):
     )
     asynchronous: bool = Field(
         True,
-        description="a copy is written while training goes on; false if losses change weights",
+        description="written behind the training; false if losses change weights",
     )
     mean_time_between_failures: Duration = Field(
         "1 day", description='for every = "auto", such as "8 hours"'
