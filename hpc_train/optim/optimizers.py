@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -39,26 +40,23 @@ def sgd(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
 
 def adam(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
     """Adam with L2 weight decay (Kingma and Ba, ICLR 2015)."""
-    return torch.optim.Adam(
-        parameters,
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    return torch.optim.Adam(parameters, **_moments(settings))
 
 
 def adamw(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019)."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    return torch.optim.AdamW(parameters, **_moments(settings))
+
+
+def _moments(settings: Settings) -> dict[str, Any]:
+    """What both kinds of Adam are told."""
+    return {
+        "lr": settings.lr,
+        "betas": settings.betas,
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+        "fused": True,
+    }
 
 
 OPTIMIZERS: dict[str, Callable[[Parameters, Settings], torch.optim.Optimizer]] = {
