@@ -1,0 +1,37 @@
+"""The typed schema of a run: every section, key, default and range; one file per subject.
+
+The description of a field is what `hpc-train config init` writes as its comment and what
+`hpc-train config schema` hands to editors.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from hpc_train.config.schema.checkpoint import Checkpoint
+from hpc_train.config.schema.data import Data
+from hpc_train.config.schema.device import Device, Precision
+from hpc_train.config.schema.model import Model, Task
+from hpc_train.config.schema.optimizer import LearningRate, Optimizer
+from hpc_train.config.schema.ranks import Comm, Schedule, Strategy
+from hpc_train.config.schema.run import Run
+from hpc_train.config.schema.types import Section, parse_bytes, parse_seconds
+
+__all__ = ["Config", "parse_bytes", "parse_seconds"]
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: Run = Field(default_factory=Run)
+    data: Data
+    model: Model
+    task: Task = Field(default_factory=Task)
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    learning_rate: LearningRate = Field(default_factory=LearningRate)
+    strategy: Strategy = Field(default_factory=Strategy)
+    schedule: Schedule = Field(default_factory=Schedule)
+    comm: Comm = Field(default_factory=Comm)
+    precision: Precision = Field(default_factory=Precision)
+    device: Device = Field(default_factory=Device)
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)

@@ -1,0 +1,46 @@
+"""[strategy], [schedule], [comm]: how ranks work together."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hpc_train.config.schema.types import NonNegative, Section
+
+
+class Strategy(Section):
+    """How ranks agree on weights."""
+
+    name: Literal["allreduce"] = Field("allreduce", description="allreduce")
+
+
+class Schedule(Section):
+    """How a global batch is split among the ranks."""
+
+    policy: Literal["static", "round_robin", "proportional", "min_finish_time"] = Field(
+        "static",
+        description="static, round_robin; by speed: proportional, min_finish_time",
+    )
+    shares: list[NonNegative] | None = Field(
+        None,
+        examples=[[2.0, 1.0]],
+        description="static: relative share of each rank; default: equal",
+    )
+
+    @model_validator(mode="after")
+    def _shares_are_static(self) -> Schedule:
+        if self.shares is not None and self.policy != "static":
+            raise ValueError(
+                "schedule.shares are for the static policy alone (schedule.policy: "
+                f"{self.policy}, schedule.shares: {self.shares})"
+            )
+        return self
+
+
+class Comm(Section):
+    """How ranks talk to each other."""
+
+    collective: Literal["auto", "native", "ring", "shared", "hierarchical"] = Field(
+        "auto", description="auto: the fastest here; native: MPI's; ring; shared; hierarchical"
+    )
