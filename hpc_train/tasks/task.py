@@ -23,10 +23,15 @@ class TensorBatch:
     Attributes:
         inputs: one tensor per input field, shape (n, *field shape).
         targets: one tensor per target field, shape (n, *field shape).
+        ids: which samples they are, on the CPU, int64, shape (n,).
     """
 
     inputs: Mapping[str, torch.Tensor]
     targets: Mapping[str, torch.Tensor]
+    ids: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @property
     def target(self) -> torch.Tensor:

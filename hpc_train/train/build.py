@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +13,7 @@ from hpc_train.checkpoint import Best
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.data import Dataset, Loader, make_order, open_dataset, share_dataset
-from hpc_train.errors import ConfigError, HpcTrainError, unknown
-from hpc_train.models import MODELS
+from hpc_train.errors import ConfigError, unknown
 from hpc_train.optim import LearningRate
 from hpc_train.optim.optimizers import Settings
 from hpc_train.schedule import Scheduler, Situation, find_policy
@@ -25,8 +22,10 @@ from hpc_train.tasks import TASKS, Task
 from hpc_train.train.device import choose_device, set_threads
 from hpc_train.train.feed import Feed
 from hpc_train.train.names import bind, find
-from hpc_train.train.seeds import seeded_weights
+from hpc_train.train.network import bind_model, make_network
 from hpc_train.train.survey import Survey, needed_fields, survey
+from hpc_train.train.technique import Techniques
+from hpc_train.train.techniques import Needs, make_techniques
 from hpc_train.world import together
 
 logger = logging.getLogger(__name__)
@@ -57,6 +56,7 @@ class Parts:
     scheduler: Scheduler
     strategy: Strategy
     rates: LearningRate
+    techniques: Techniques
 
     def close(self) -> None:
         """Join all threads and close all files."""
@@ -87,18 +87,15 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     )
     feed = _feed(config, device)
     task = together(comm, lambda: make_task(config))
-    network = together(comm, lambda: _make_model(config, plan, model, feed, datasets["train"]))
+    network = together(comm, lambda: make_network(config, plan, model, feed, datasets["train"]))
     learners = together(comm, lambda: make_learners(config, task, network))
     scheduler = make_scheduler(config, comm.world.size, plan.num_batches)
+    layout = Layout(list(task.metrics), comm.world.size)
     strategy = make_strategy(
-        config.strategy.name,
-        comm,
-        network,
-        learners,
-        Layout(list(task.metrics), comm.world.size),
-        scheduler,
-        config.comm.collective,
+        config.strategy.name, comm, network, learners, layout, scheduler, config.comm.collective
     )
+    needs = Needs(config, comm, plan, network, learners)
+    techniques = together(comm, lambda: make_techniques(needs))
     return Parts(
         config=config,
         comm=comm,
@@ -113,6 +110,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
         scheduler=scheduler,
         strategy=strategy,
         rates=_rates(config, plan),
+        techniques=techniques,
     )
 
 
@@ -162,34 +160,6 @@ def _check_best(config: Config, metrics: Sequence[str]) -> None:
             where="checkpoint.keep_best",
             hint="name validation data, or leave keep_best out",
         )
-
-
-def bind_model(config: Config, plan: Survey) -> Callable[[], Any]:
-    """The builder of the network that the configuration names, with its arguments.
-
-    Raises:
-        ConfigError: if there is no such builder, or it does not take these arguments.
-    """
-    section = config.model
-    offered: dict[str, object] = {"input_shape": plan.input_shape}
-    if plan.num_outputs is not None:
-        offered["num_classes"] = plan.num_outputs
-    builder = find("model", section.name, MODELS)
-    return partial(builder, **bind("model", builder, section.arguments, offered))
-
-
-def make_model(config: Config, plan: Survey) -> nn.Module:
-    """The network that the configuration names, with the weights that belong to its seed."""
-    builder = bind_model(config, plan)
-    with seeded_weights(config.run.seed):
-        model = builder()
-    if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f'a builder must return a torch.nn.Module ("{config.model.name}" returned '
-            f"{type(model).__name__})",
-            where="model.name",
-        )
-    return model
 
 
 def preflight(config: Config, num_ranks: int) -> Survey:
@@ -245,40 +215,6 @@ def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]
         Learner(phase.name, phase.parameters(model), section.name, settings, section.clip_norm)
         for phase in task.phases
     ]
-
-
-def _make_model(
-    config: Config, plan: Survey, model: nn.Module | None, feed: Feed, train: Dataset
-) -> nn.Module:
-    if model is None:
-        model = make_model(config, plan)
-    model = model.to(feed.device, feed.dtype)
-    _try_out(model, feed, train)
-    return model
-
-
-def _try_out(model: nn.Module, feed: Feed, train: Dataset) -> None:
-    """Run the model on one sample of zeros, so that shapes that do not fit are found at once."""
-    inputs = {}
-    for name in feed.inputs:
-        info = train.fields[name]
-        zeros = torch.zeros((1, *info.shape), dtype=feed.dtype, device=feed.device)
-        is_number = info.dtype.startswith("float") or feed.is_scaled(info.dtype)
-        inputs[name] = zeros if is_number else zeros.long()
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(next(iter(inputs.values())) if len(inputs) == 1 else inputs)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        shapes = ", ".join(f"{n} {tuple(t.shape[1:])} {t.dtype}" for n, t in inputs.items())
-        raise HpcTrainError(
-            f"the model cannot take the inputs ({shapes}): {str(error).splitlines()[0]}",
-            where="model.name",
-            hint="check data.inputs, data.scale, and the model's arguments",
-        ) from error
-    finally:
-        model.train(was_training)
 
 
 def _feed(config: Config, device: torch.device) -> Feed:

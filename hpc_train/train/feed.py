@@ -43,6 +43,7 @@ class Feed:
         return TensorBatch(
             {name: self._input(arrays[name][start:stop]) for name in self.inputs},
             {name: self._target(arrays[name][start:stop]) for name in self.targets},
+            torch.from_numpy(samples.ids[start:stop]),
         )
 
     def is_scaled(self, dtype: str) -> bool:

@@ -71,6 +71,7 @@ class Loop:
         self._is_best = False  # whether the last evaluation was the best one
         self._clean = True  # whether the weights are as they were before the present batch
         self._foretold: Plan | None = None
+        self._ending: str | None = None  # why a technique wants the run to end here
 
     def run(self) -> str:
         """Train to the end; "done", or "preempted" if the run was asked to save and leave."""
@@ -92,6 +93,9 @@ class Loop:
                     self._save(wait=True)
                 if self.batch == segment.stop:
                     self._look_up(segment)
+                if self._ending is not None:
+                    self._end_early()
+                    break
                 if leaving and self.batch < self._num_batches:
                     return "preempted"
         except (RankError, NonFiniteError) as error:
@@ -130,15 +134,18 @@ class Loop:
         outcomes: list[Outcome] = []
         samples = None
         self._clean = True
+        parts.techniques.begin(work.batch)
+        rate = parts.rates.factor(work.batch.number) * parts.techniques.rate_factor()
         for part, learner in zip(parts.task.phases, parts.learners, strict=True):
-            learner.set_rate(parts.rates.factor(work.batch.number))
+            learner.set_rate(rate)
             parts.strategy.begin(learner)
             error: Exception | None = None
             try:
                 samples = samples or parts.loaders["train"].get(work)
-                tally = compute(parts.model, part, parts.feed, samples, work, parts.config.run.seed)
+                tally = compute(parts, part, samples, work)
                 check_metrics(tally, parts.task.metrics)
                 learner.gather()
+                parts.techniques.gradients(learner, tally)
                 tally.digest = samples.digest
             except Exception as raised:
                 error, tally = raised, Tally(flags={"failed"})
@@ -151,6 +158,8 @@ class Loop:
             if outcome.total.flags["failed"]:
                 agree(parts.comm, error)
             outcomes.append(outcome)
+            if outcome.updated:
+                parts.techniques.updated(learner)
             if not outcome.finite:
                 self._not_finite(work, outcome)
             self._clean = False
@@ -226,11 +235,22 @@ class Loop:
             self._save(wait=segment.last)
         self._stopwatch.take()
 
+    def _end_early(self) -> None:
+        """End the run as a technique asked: with the evaluation and the save of every end."""
+        logger.info("the run ends at batch %d: %s", self.batch, self._ending)
+        self._record({"kind": "event", "event": "ended", "text": self._ending})
+        if self.batch < self._num_batches:
+            if "test" in self.parts.loaders:
+                self._evaluate("test")
+            self._save(wait=True)
+
     def _evaluate(self, kind: str) -> None:
-        metrics = evaluate(self.parts, kind)
+        with self.parts.techniques.evaluating():
+            metrics = evaluate(self.parts, kind)
         self.metrics[kind] = metrics
         if kind == "validation":
             self._is_best = self._saving.evaluated(self.batch, metrics)
+            self._ending = self.parts.techniques.evaluated(self.batch, metrics)
         here = self._course.cursor(self.batch)
         self._record(
             {

@@ -15,6 +15,7 @@ from hpc_train.train.build import Parts
 
 MODEL = "model/"
 OPTIMIZER = "optimizer/"
+TECHNIQUE = "technique/"
 
 
 def collect(parts: Parts) -> dict[str, torch.Tensor]:
@@ -27,6 +28,8 @@ def collect(parts: Parts) -> dict[str, torch.Tensor]:
     for learner in parts.learners:
         for name, tensor in learner.state().items():
             tensors[f"{OPTIMIZER}{learner.name}/{name}"] = tensor
+    for name, tensor in parts.techniques.tensors().items():
+        tensors[TECHNIQUE + name] = tensor
     return tensors
 
 
@@ -41,6 +44,7 @@ def notes(parts: Parts, cursor: Cursor, batch: int, step: int) -> dict[str, Any]
         "shares": list(parts.strategy.plan.counts),
         "world": {"size": parts.comm.world.size, "nodes": list(parts.comm.world.nodes)},
         "config_digest": digest(parts.config),
+        "techniques": parts.techniques.notes(),
     }
 
 
@@ -77,16 +81,19 @@ def restore(parts: Parts, saved: Saved) -> tuple[Cursor, int, int]:
         )
     _load_model(parts, saved)
     for learner in parts.learners:
-        prefix = f"{OPTIMIZER}{learner.name}/"
-        learner.load_state(
-            {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
-        )
+        learner.load_state(_below(f"{OPTIMIZER}{learner.name}/", saved))
+    parts.techniques.restore(_below(TECHNIQUE, saved), told.get("techniques", {}))
     return cursor, int(told["batch"]), int(told["step"])
+
+
+def _below(prefix: str, saved: Saved) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
+    return {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
 
 
 def _load_model(parts: Parts, saved: Saved) -> None:
     own = {n: t for n, t in parts.model.state_dict().items() if isinstance(t, torch.Tensor)}
-    found = {n.removeprefix(MODEL): t for n, t in saved.tensors.items() if n.startswith(MODEL)}
+    found = _below(MODEL, saved)
     problems = [f"missing {name}" for name in own.keys() - found.keys()]
     problems += [f"unknown {name}" for name in found.keys() - own.keys()]
     problems += [

@@ -15,6 +15,7 @@ from hpc_train.record import phase
 from hpc_train.strategies import Tally
 from hpc_train.tasks import Losses, Phase
 from hpc_train.tasks.task import check_losses
+from hpc_train.train.build import Parts
 from hpc_train.train.feed import Feed
 from hpc_train.train.seeds import seed_micro_batch
 
@@ -66,18 +67,16 @@ def check_metrics(tally: Tally, metrics: Sequence[str]) -> None:
             )
 
 
-def compute(
-    model: nn.Module, task: Phase, feed: Feed, samples: Samples, work: Work, seed: int
-) -> Tally:
+def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
     """Add the gradients of the sum of weight x loss over `samples`; what they add up to."""
-    sums = Sums()
+    sums, seed = Sums(), parts.config.run.seed
     with phase("compute", batch=work.batch.number):
-        for start, batch in feed.parts(samples):
+        for start, plain in parts.feed.parts(samples):
             seed_micro_batch(
-                seed, work.batch.epoch, work.batch.number, work.start + start, feed.device
+                seed, work.batch.epoch, work.batch.number, work.start + start, parts.device
             )
-            size = len(next(iter(batch.inputs.values())))
-            sums.add(task.losses(model, batch), size).backward()  # type: ignore[no-untyped-call]
+            batch = parts.techniques.transform(plain, work)
+            sums.add(task.losses(parts.model, batch), len(batch)).backward()  # type: ignore[no-untyped-call]
         return sums.tally()
 
 
@@ -90,7 +89,7 @@ def measure(model: nn.Module, task: Phase, feed: Feed, samples: Iterator[Samples
         with torch.no_grad(), phase("evaluate"):
             for some in samples:
                 for _, batch in feed.parts(some):
-                    sums.add(task.losses(model, batch), len(next(iter(batch.inputs.values()))))
+                    sums.add(task.losses(model, batch), len(batch))
             return sums.tally()
     finally:
         model.train(was_training)

@@ -14,7 +14,7 @@ LABELS = torch.tensor([0, 2, 2, 1])
 
 
 def batch(inputs, target):
-    return TensorBatch({"x": inputs}, {"y": target})
+    return TensorBatch({"x": inputs}, {"y": target}, torch.arange(len(inputs)))
 
 
 def test_classification_is_cross_entropy_and_accuracy():
@@ -88,7 +88,7 @@ class Both(nn.Module):
 
 
 def test_several_inputs_come_as_a_dictionary_and_several_outputs_are_refused():
-    many = TensorBatch({"a": SCORES, "b": SCORES}, {"y": LABELS})
+    many = TensorBatch({"a": SCORES, "b": SCORES}, {"y": LABELS}, torch.arange(len(SCORES)))
     assert torch.equal(many.through(Both()), 2 * SCORES)
     with pytest.raises(HpcTrainError, match=r"a model that returns one tensor.*tuple"):
         batch(SCORES, LABELS).through(Both())

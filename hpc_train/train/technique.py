@@ -1,0 +1,152 @@
+"""Techniques: what a run does beside the plain step, each off by default, in a file of its own.
+
+    for each global batch:   begin, rate_factor          of the batch
+        each phase:          transform                   each micro-batch, on the device
+                             gradients                   before they are reduced
+                             updated                     after the update
+    at the end of a segment: evaluating                  around an evaluation
+                             evaluated                   after it; may end the run
+    in a checkpoint:         tensors, notes -> restore
+
+All ranks call the same methods at the same points. What a method does not override costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from hpc_train.plan import Batch, Work
+from hpc_train.strategies import Learner, Tally
+from hpc_train.tasks import TensorBatch
+
+
+class Technique:
+    """One technique; subclasses override the points at which they have something to do.
+
+    Attributes:
+        name: names its state in a checkpoint.
+    """
+
+    name = "technique"
+
+    def begin(self, batch: Batch) -> None:
+        """Before a global batch, the same on all ranks."""
+
+    def rate_factor(self) -> float:
+        """Factor on the learning rate of the present batch, the same on all ranks."""
+        return 1.0
+
+    def transform(self, batch: TensorBatch, work: Work) -> TensorBatch:
+        """A micro-batch as the model gets it; a function of (seed, epoch, ids) alone."""
+        return batch
+
+    def gradients(self, learner: Learner, tally: Tally) -> None:
+        """After backward, before the reduction: add this rank's part to `learner`'s gradients.
+
+        They are sums of weight x loss: what is added to the mean loss of all ranks is added here
+        times `tally.weight`, so that it does not depend on how the batch is split.
+        """
+
+    def updated(self, learner: Learner) -> None:
+        """After an update that took place; parameters are changed by `arena.write` alone."""
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Around each evaluation, such as with other weights."""
+        return nullcontext()
+
+    def evaluated(self, batch: int, metrics: Mapping[str, float]) -> str | None:
+        """After the evaluation of the validation data, with metrics that all ranks hold.
+
+        Returns:
+            Why the run shall end here; None to go on.
+        """
+        return None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Its tensors in a checkpoint, by name; written by no method but `updated`."""
+        return {}
+
+    def notes(self) -> dict[str, Any]:
+        """What else it must remember, as JSON."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
+        """Take up what `tensors` and `notes` told; both are empty if it was off before."""
+
+
+class Techniques:
+    """All techniques of a run, in the order in which they are applied."""
+
+    def __init__(self, members: Sequence[Technique] = ()) -> None:
+        self.members = tuple(members)
+        self._begin = self._those("begin")
+        self._factors = self._those("rate_factor")
+        self._transforms = self._those("transform")
+        self._gradients = self._those("gradients")
+        self._updated = self._those("updated")
+        self._evaluated = self._those("evaluated")
+
+    def _those(self, method: str) -> list[Callable[..., Any]]:
+        """The bound methods of those that override `method`."""
+        plain = getattr(Technique, method)
+        return [getattr(m, method) for m in self.members if getattr(type(m), method) is not plain]
+
+    def begin(self, batch: Batch) -> None:
+        """Before a global batch."""
+        for begin in self._begin:
+            begin(batch)
+
+    def rate_factor(self) -> float:
+        """The product of all factors on the learning rate."""
+        factor = 1.0
+        for rate_factor in self._factors:
+            factor *= rate_factor()
+        return factor
+
+    def transform(self, batch: TensorBatch, work: Work) -> TensorBatch:
+        """A micro-batch as the model gets it."""
+        for transform in self._transforms:
+            batch = transform(batch, work)
+        return batch
+
+    def gradients(self, learner: Learner, tally: Tally) -> None:
+        """After backward, before the reduction."""
+        for gradients in self._gradients:
+            gradients(learner, tally)
+
+    def updated(self, learner: Learner) -> None:
+        """After an update that took place."""
+        for updated in self._updated:
+            updated(learner)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Around each evaluation."""
+        with ExitStack() as stack:
+            for member in self.members:
+                stack.enter_context(member.evaluating())
+            yield
+
+    def evaluated(self, batch: int, metrics: Mapping[str, float]) -> str | None:
+        """Tell all of them what was measured; why the run shall end here, if one wants so."""
+        reasons = [evaluated(batch, metrics) for evaluated in self._evaluated]
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors of all, as `<technique>/<name>`."""
+        return {f"{m.name}/{n}": t for m in self.members for n, t in m.tensors().items()}
+
+    def notes(self) -> dict[str, Any]:
+        """The notes of all that have some, by technique."""
+        return {m.name: notes for m in self.members if (notes := m.notes())}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
+        """Give each what it told."""
+        for member in self.members:
+            prefix = f"{member.name}/"
+            own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            member.restore(own, notes.get(member.name, {}))

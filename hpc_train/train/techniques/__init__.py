@@ -1,0 +1,35 @@
+"""All techniques: one file each, and the order in which they are applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from hpc_train.comm import Comm
+from hpc_train.config import Config
+from hpc_train.strategies import Learner
+from hpc_train.train.survey import Survey
+from hpc_train.train.technique import Technique, Techniques
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What techniques are made of."""
+
+    config: Config
+    comm: Comm
+    survey: Survey
+    model: nn.Module
+    learners: Sequence[Learner]
+
+
+# name -> what makes it, or None where the configuration leaves it off
+MAKERS: dict[str, Callable[[Needs], Technique | None]] = {}
+
+
+def make_techniques(needs: Needs) -> Techniques:
+    """The techniques that the configuration asks for, in the order of `MAKERS`."""
+    made = (make(needs) for make in MAKERS.values())
+    return Techniques([technique for technique in made if technique is not None])
