@@ -4,7 +4,8 @@
         comm.sum(buffer)
 
 Nobody listens by default and a phase then costs well under a microsecond. Stopwatches, traces,
-watchdogs and fault injection are hooks.
+watchdogs and fault injection are hooks. Inside a phase, `operation` says what is about to be done
+together with other ranks: all ranks name the same operations in the same order.
 """
 
 from __future__ import annotations
@@ -20,7 +21,23 @@ from typing import Any
 Leave = Callable[[], None]
 Hook = Callable[[str, dict[str, Any]], Leave]
 
+Listener = Callable[[str, int, int], None]
+
+# every name that a phase of the package has; what ranks do in the last two is wait for others
+PHASES = (
+    "data",
+    "compute",
+    "update",
+    "schedule",
+    "evaluate",
+    "checkpoint",
+    "recovery",
+    "communication",
+    "waiting",
+)
+
 _hooks: list[Hook] = []
+_listeners: list[Listener] = []
 
 
 @contextmanager
@@ -31,6 +48,28 @@ def listening(hook: Hook) -> Iterator[None]:
         yield
     finally:
         _hooks.remove(hook)
+
+
+@contextmanager
+def hearing(listener: Listener) -> Iterator[None]:
+    """Call `listener(name, bytes, peer)` at every operation."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def operation(name: str, num_bytes: int = 0, peer: int = -1) -> None:
+    """Announce an operation with other ranks, just before it begins.
+
+    Args:
+        name: such as "gather".
+        num_bytes: how much this rank gives or gets, 0 if that is not worth saying.
+        peer: the rank that it is about, such as a root; -1 for all.
+    """
+    for listener in _listeners:
+        listener(name, num_bytes, peer)
 
 
 class phase:  # noqa: N801 - reads as a statement

@@ -20,7 +20,7 @@ from hpc_train.errors import EXIT_ENVIRONMENT, EXIT_FAILED, SetupError, UsageErr
 from hpc_train.stop import StopFlag
 
 if TYPE_CHECKING:
-    from hpc_train.recovery import Disturbance
+    from hpc_train.recovery import Injection
 
 
 @click.command(name="run")
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     "--inject",
     metavar="WHAT",
     multiple=True,
-    help='Make ranks slower, for drills: "slow:2=3x", "slow:1=2x@100-200", "jitter:10%".',
+    help='Drills: "slow:2=3x", "slow:1=2x@100-200", "jitter:10%"; "kill:1@50", "hang:1@40:data", '
+    'and so stop, exit, raise; at random times "kill:any@30s:seed=1".',
 )
 @dry_run_option
 @json_option
@@ -87,7 +88,7 @@ class Request:
         overrides: `key.sub=value` on top of it.
         loaded: what both say.
         earlier: the run directory to go on with; None for a new run.
-        inject: disturbances, as `hpc_train.recovery.parse` reads them.
+        inject: what to inject, as `hpc_train.recovery.parse` reads it.
     """
 
     source: Path
@@ -115,14 +116,14 @@ def resolve(config: str | None, overrides: tuple[str, ...], resume: str | None) 
     return Request(source, overrides, load(source, overrides), earlier)
 
 
-def check_injected(inject: Sequence[str], ranks: int | None) -> list[Disturbance]:
-    """The disturbances that a command line asks for; `ranks` is None if it is not known yet."""
+def check_injected(inject: Sequence[str], ranks: int | None) -> list[Injection]:
+    """What a command line asks to inject; `ranks` is None if it is not known yet."""
     from hpc_train.recovery import check_ranks, parse
 
-    disturbances = [parse(text) for text in inject]
+    injections = [parse(text) for text in inject]
     if ranks is not None:
-        check_ranks(disturbances, ranks)
-    return disturbances
+        check_ranks(injections, ranks)
+    return injections
 
 
 def is_rank() -> bool:
@@ -137,7 +138,7 @@ def train(request: Request, stop: StopFlag, *, as_json: bool, debug: bool) -> in
     from hpc_train.comm import connect
     from hpc_train.comm.exits import leave
     from hpc_train.launch.environment import separate_worlds, under_launcher
-    from hpc_train.recovery import disturb
+    from hpc_train.recovery import hooks
     from hpc_train.train import Trainer
     from hpc_train.world import on_coordinator
 
@@ -149,13 +150,13 @@ def train(request: Request, stop: StopFlag, *, as_json: bool, debug: bool) -> in
             if launched is not None and launched.rank:
                 return EXIT_ENVIRONMENT  # each of them would print the same
             raise problem.error()
-        disturbances = check_injected(request.inject, None)
+        injections = check_injected(request.inject, None)
         on_coordinator(comm, lambda: len(check_injected(request.inject, comm.world.size)))
         trainer = Trainer(
             config=request.loaded.config,
             comm=comm,
             stream=sys.stderr if as_json else None,
-            hooks=[disturb(disturbances, comm.world.rank)] if disturbances else [],
+            hooks=hooks(injections, comm.world.rank, comm.world.size),
             stop=stop,
         )
         result = trainer.fit(resume=request.earlier)

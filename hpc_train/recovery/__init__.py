@@ -1,7 +1,7 @@
-"""Recovery: what happens when ranks are slow or lost; so far, how to make them slow on purpose."""
+"""Recovery: ranks are slow, hung or lost: injecting it, noticing it, and deciding what now."""
 
 from __future__ import annotations
 
-from hpc_train.recovery.inject import Disturbance, check_ranks, disturb, parse
+from hpc_train.recovery.inject import Disturbance, Injection, check_ranks, disturb, hooks, parse
 
-__all__ = ["Disturbance", "check_ranks", "disturb", "parse"]
+__all__ = ["Disturbance", "Injection", "check_ranks", "disturb", "hooks", "parse"]

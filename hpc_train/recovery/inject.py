@@ -1,8 +1,9 @@
-"""Injection: ranks that are slower than they are, for drills and for laptops.
+"""Injection: ranks that are slower than they are, or fail, for drills and for laptops.
 
     slow:2=3x             rank 2 needs three times as long to compute
     slow:1=2x@100-200     rank 1 twice as long, in batches 100 to 200
     jitter:10%            each rank and batch by a random part longer, exponential, 10 % in the mean
+    kill:1@50             rank 1 gets SIGKILL in batch 50; see `recovery.faults` for all of these
 
 A hook on the phases lets a rank sleep at the end of every "compute" phase, in proportion to what
 the phase took; watches that were hung up earlier see it as computing.
@@ -20,6 +21,8 @@ from typing import Any
 from hpc_train import philox
 from hpc_train.errors import UsageError
 from hpc_train.record import Hook, Leave
+from hpc_train.recovery import faults
+from hpc_train.recovery.faults import Fault, RandomFaults
 
 _RANGE = r"(?:@(?P<first>\d+)-(?P<last>\d+))?"
 _SLOW = re.compile(r"slow:(?P<rank>\d+)=(?P<factor>\d+(?:\.\d+)?)x" + _RANGE)
@@ -57,12 +60,17 @@ class Disturbance:
         return -self.jitter * math.log((word + 1) / 2**32)
 
 
-def parse(text: str) -> Disturbance:
-    """The disturbance that a text describes.
+Injection = Disturbance | Fault | RandomFaults
+
+
+def parse(text: str) -> Injection:
+    """What shall be injected, as a text describes it.
 
     Raises:
-        UsageError: if it describes none.
+        UsageError: if it describes nothing.
     """
+    if text.partition(":")[0] in faults.KINDS:
+        return faults.parse(text)
     if found := _SLOW.fullmatch(text):
         factor = float(found["factor"])
         if factor < 1:
@@ -75,25 +83,33 @@ def parse(text: str) -> Disturbance:
     if found := _JITTER.fullmatch(text):
         return Disturbance(None, 1.0, float(found["percent"]) / 100, *_range(text, found))
     raise UsageError(
-        f"a disturbance must read slow:RANK=FACTORx or jitter:PERCENT%, and may end with "
-        f'@FIRST-LAST ("{text}")',
+        f"an injection must read slow:RANK=FACTORx or jitter:PERCENT%, and may end with "
+        f'@FIRST-LAST, or {faults.FORM} ("{text}")',
         where="--inject",
-        hint='for example --inject "slow:1=2x@100-200"',
+        hint='for example --inject "slow:1=2x@100-200" or --inject kill:1@50',
     )
 
 
-def check_ranks(disturbances: Sequence[Disturbance], num_ranks: int) -> None:
+def check_ranks(injections: Sequence[Injection], num_ranks: int) -> None:
     """Check that every rank that is named exists.
 
     Raises:
         UsageError: if one does not.
     """
-    for one in disturbances:
-        if one.rank is not None and one.rank >= num_ranks:
+    for one in injections:
+        if not isinstance(one, RandomFaults) and one.rank is not None and one.rank >= num_ranks:
             raise UsageError(
                 f"rank must be below the number of ranks, {num_ranks} (rank: {one.rank})",
                 where="--inject",
             )
+
+
+def hooks(injections: Sequence[Injection], rank: int, num_ranks: int) -> list[Hook]:
+    """The hooks that do to this rank what is to be injected; none where that is nothing."""
+    slow = [one for one in injections if isinstance(one, Disturbance)]
+    failing = [one for one in injections if not isinstance(one, Disturbance)]
+    found = [disturb(slow, rank)] if slow else []
+    return [*found, faults.Striker(failing, rank, num_ranks)] if failing else found
 
 
 def disturb(
