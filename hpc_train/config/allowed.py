@@ -35,18 +35,36 @@ def json_schema() -> JsonSchema:
 @cache
 def sections() -> dict[str, JsonSchema]:
     """The JSON schema of each section, by name, in order."""
-    schema = json_schema()
-    found = {}
-    for name, place in schema["properties"].items():
-        reference = place.get("$ref", "")
-        found[name] = schema["$defs"][reference.rpartition("/")[2]] if reference else place
-    return found
+    return {name: _resolved(place) for name, place in json_schema()["properties"].items()}
+
+
+def _resolved(place: JsonSchema) -> JsonSchema:
+    """A schema itself, in place of a reference to it."""
+    reference = place.get("$ref", "")
+    definitions: dict[str, JsonSchema] = json_schema()["$defs"]
+    return definitions[reference.rpartition("/")[2]] if reference else place
 
 
 def keys(section: str) -> dict[str, JsonSchema]:
-    """The JSON schema of each key that a section names."""
-    found: dict[str, JsonSchema] = sections()[section].get("properties", {})
+    """The JSON schema of each key of a section, or of a table in one (`section.key.name`)."""
+    name, _, rest = section.partition(".")
+    schema = sections()[name]
+    if rest:
+        schema = _inner(name, rest.partition(".")[0])
+    found: dict[str, JsonSchema] = schema.get("properties", {})
     return found
+
+
+def holds_tables(section: str, key: str) -> bool:
+    """Whether a key holds tables by name, of keys that the schema knows."""
+    return "properties" in _inner(section, key)
+
+
+def _inner(section: str, key: str) -> JsonSchema:
+    """The schema of the tables that a key holds by name; empty if it holds none."""
+    inner = sections().get(section, {}).get("properties", {}).get(key, {})
+    inner = inner.get("additionalProperties", {})
+    return _resolved(inner) if isinstance(inner, dict) else {}
 
 
 def required(section: str) -> list[str]:

@@ -101,9 +101,22 @@ def leaves(model: BaseModel, path: tuple[str, ...] = ()) -> dict[tuple[str, ...]
     for name, value in model:
         if isinstance(value, BaseModel):
             found.update(leaves(value, (*path, name)))
+        elif value and _are_tables(value):
+            for inner, table in value.items():  # of these, only what was given
+                found.update({(*path, name, inner, k): v for k, v in _given(table).items()})
         else:
             found[(*path, name)] = value
     return found
+
+
+def _are_tables(value: Any) -> bool:
+    """Whether a value is tables by name, of keys that the schema knows."""
+    return isinstance(value, dict) and all(isinstance(v, BaseModel) for v in value.values())
+
+
+def _given(table: BaseModel) -> dict[str, Any]:
+    """The keys of a table that were set, in the order of the schema."""
+    return {name: value for name, value in table if name in table.model_fields_set}
 
 
 def _read(source: Path) -> tuple[dict[str, Any], Places]:

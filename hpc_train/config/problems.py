@@ -59,9 +59,10 @@ def problems(error: ValidationError, table: Mapping[str, Any], places: Places) -
     for detail in error.errors(include_url=False):
         for path, problem in _translate(detail, table, places):
             # a union complains once for each of its types; the deepest place says most
-            known = found.get(path[:2])
+            whole = path[: _depth(path)]
+            known = found.get(whole)
             if known is None or (len(path) > len(known[0]) and len(known[0]) > 1):
-                found[path[:2]] = (path, problem)
+                found[whole] = (path, problem)
     mistakes = [problem for _, problem in found.values()]
     return sorted(mistakes, key=_line)
 
@@ -70,7 +71,9 @@ def _translate(
     detail: Any, table: Mapping[str, Any], places: Places
 ) -> list[tuple[Path, ConfigError]]:
     loc: Path = detail["loc"]
-    section, key = str(loc[0]), str(loc[1]) if len(loc) > 1 else None
+    depth = _depth(loc)
+    section = ".".join(map(str, loc[: depth - 1]))
+    key = str(loc[depth - 1]) if len(loc) >= depth else None
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         problem = _unknown_key(section, key) if key else _unknown_section(section, value)
@@ -79,9 +82,14 @@ def _translate(
         missing = [key] if key else allowed.required(section)
         return [((section, name), _missing(section, name, table, places)) for name in missing]
     if key is None:
-        return [(loc, _whole_section(section, detail, places))]
-    path = _walk(loc, table)
-    return [(path, _at(_wrong_value(section, key, path, detail, table), places, path))]
+        return [(loc, _whole_section(section, loc, detail, places))]
+    path = _walk(loc, depth, table)
+    return [(path, _at(_wrong_value(section, path, depth, detail, table), places, path))]
+
+
+def _depth(loc: Path) -> int:
+    """How many parts name a key: section and key, or those of a table in a section."""
+    return 4 if len(loc) > 2 and allowed.holds_tables(str(loc[0]), str(loc[1])) else 2
 
 
 def _at(problem: ConfigError, places: Places, path: Path) -> ConfigError:
@@ -130,12 +138,12 @@ def _missing(section: str, key: str, table: Mapping[str, Any], places: Places) -
     return ConfigError(f"{section}.{key} is required", where=where, hint=hint)
 
 
-def _whole_section(section: str, detail: Any, places: Places) -> ConfigError:
+def _whole_section(section: str, loc: Path, detail: Any, places: Places) -> ConfigError:
     """A section that is no table, or whose keys contradict each other."""
     cause = detail.get("ctx", {}).get("error")
     if not isinstance(cause, ValueError):
         message = f"{section} must be a table ({section}: {show(detail['input'])})"
-        return _at(ConfigError(message, hint=f"write [{section}]"), places, (section,))
+        return _at(ConfigError(message, hint=f"write [{section}]"), places, loc)
     text = str(cause)
     named = [(section, key) for key in allowed.keys(section) if f"{section}.{key}" in text]
     given = [path for path in named if path in places.lines or path in places.overridden]
@@ -143,14 +151,15 @@ def _whole_section(section: str, detail: Any, places: Places) -> ConfigError:
 
 
 def _wrong_value(
-    section: str, key: str, path: Path, detail: Any, table: Mapping[str, Any]
+    section: str, path: Path, depth: int, detail: Any, table: Mapping[str, Any]
 ) -> ConfigError:
+    key = str(path[depth - 1])
     schema = allowed.keys(section)[key]
-    whole = table[section][key]
+    whole = _follow(table, path[:depth])
     name = f"{section}.{key}"
     cause = detail.get("ctx", {}).get("error")
     rule = str(cause) if isinstance(cause, ValueError) else f"must be {allowed.allowed(schema)}"
-    places = "".join(f"[{part}]" for part in path[2:])
+    places = "".join(f"[{part}]" for part in path[depth:])
     shown = f"{name}: {show(whole)}"
     if places and detail["type"] != "value_error":
         shown = f"{name}{places}: {show(_follow(table, path))}"
@@ -190,10 +199,10 @@ def _as_number(text: str) -> str | None:
         return None
 
 
-def _walk(loc: Path, table: Mapping[str, Any]) -> Path:
+def _walk(loc: Path, depth: int, table: Mapping[str, Any]) -> Path:
     """`loc` without the parts by which pydantic names the types of a union."""
-    path, here = loc[:2], table[str(loc[0])][loc[1]]
-    for part in loc[2:]:
+    path, here = loc[:depth], _follow(table, loc[:depth])
+    for part in loc[depth:]:
         if isinstance(part, int) and isinstance(here, list) and part < len(here):
             path, here = (*path, part), here[part]
     return path

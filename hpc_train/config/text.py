@@ -51,7 +51,7 @@ def to_toml(config: Config, origins: Mapping[str, str] | None = None) -> str:
         lines = [f"[{section}]"]
         rows = {path: value for path, value in values.items() if path[0] == section}
         for path, value in rows.items():
-            key = to_key(path[-1])
+            key = ".".join(to_key(part) for part in path[1:])
             if value is not None:
                 line = f"{key} = {to_value(value)}"
                 lines.append(_with_origin(line, path, origins))

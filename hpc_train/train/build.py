@@ -12,13 +12,14 @@ from torch import nn
 from hpc_train.checkpoint import Best
 from hpc_train.comm import Comm
 from hpc_train.config import Config
+from hpc_train.config.schema.optimizer import PhaseOptimizer
 from hpc_train.data import Dataset, Loader, make_order, open_dataset, share_dataset
 from hpc_train.errors import ConfigError, unknown
 from hpc_train.optim import LearningRate
 from hpc_train.optim.optimizers import Settings
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
-from hpc_train.tasks import TASKS, Task
+from hpc_train.tasks import TASKS, Phase, Task
 from hpc_train.train.device import choose_device, set_threads
 from hpc_train.train.feed import Feed
 from hpc_train.train.names import bind, find
@@ -142,7 +143,15 @@ def make_task(config: Config) -> Task:
                 hint="derive it from hpc_train.tasks.task.Supervised",
             )
     _check_best(config, task.metrics)
+    _check_phases(config, [phase.name for phase in task.phases])
     return task
+
+
+def _check_phases(config: Config, known: Sequence[str]) -> None:
+    """Check that settings for phases are for those that the task has."""
+    for name in config.optimizer.phases:
+        if name not in known:
+            raise ConfigError(unknown("phase", name, known), where=f"optimizer.phases.{name}")
 
 
 def _check_best(config: Config, metrics: Sequence[str]) -> None:
@@ -192,15 +201,6 @@ def make_scheduler(config: Config, num_ranks: int, num_batches: int) -> Schedule
 
 def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]:
     """Arenas and optimizer of each phase."""
-    section = config.optimizer
-    settings = Settings(
-        lr=section.lr,
-        momentum=section.momentum,
-        nesterov=section.nesterov,
-        betas=section.betas,
-        eps=section.eps,
-        weight_decay=section.weight_decay,
-    )
     trained: dict[int, str] = {}
     for phase in task.phases:
         for name, parameter in phase.parameters(model):
@@ -211,10 +211,19 @@ def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]
                     where="task.name",
                     hint="add up the losses of both in one phase",
                 )
-    return [
-        Learner(phase.name, phase.parameters(model), section.name, settings, section.clip_norm)
-        for phase in task.phases
-    ]
+    return [_learner(config.optimizer.of(phase.name), phase, model) for phase in task.phases]
+
+
+def _learner(section: PhaseOptimizer, phase: Phase, model: nn.Module) -> Learner:
+    settings = Settings(
+        lr=section.lr,
+        momentum=section.momentum,
+        nesterov=section.nesterov,
+        betas=section.betas,
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+    )
+    return Learner(phase.name, phase.parameters(model), section.name, settings, section.clip_norm)
 
 
 def _feed(config: Config, device: torch.device) -> Feed:

@@ -207,8 +207,9 @@ class Loop:
                 "delivered": total.digest,
                 **_balance(before, total.busy_seconds),
                 **{
-                    f"loss_{learner.name}": outcome.total.mean_loss
+                    f"{key}_{learner.name}": value
                     for learner, outcome in zip(self.parts.learners[1:], outcomes[1:], strict=True)
+                    for key, value in (("loss", outcome.total.mean_loss), ("lr", learner.rate))
                 },
             },
             work,

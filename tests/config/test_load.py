@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hpc_train import recipes
-from hpc_train.config import Config, digest, load
+from hpc_train.config import Config, digest, load, to_toml
 from hpc_train.errors import EXIT_USAGE, ConfigError
 
 MINIMAL = '[data]\ntrain = "a"\ninputs = "x"\n[model]\nname = "mlp"\n'
@@ -218,6 +218,38 @@ WRONG = {
         "optimizer.nesterov needs a momentum above 0 (optimizer.momentum: 0.0)",
         None,
     ),
+    "value of a phase": (
+        "[optimizer.phases.critic]\nlr = -1\n",
+        "c.toml:7",
+        "optimizer.phases.critic.lr must be a number >= 0 (optimizer.phases.critic.lr: -1)",
+        None,
+    ),
+    "entry of a phase": (
+        "[optimizer.phases.critic]\nbetas = [0.5, 1]\n",
+        "c.toml:7",
+        "optimizer.phases.critic.betas must be a list of 2 entries, each a number >= 0 and < 1 "
+        "(optimizer.phases.critic.betas[1]: 1)",
+        None,
+    ),
+    "key of a phase": (
+        "[optimizer.phases.critic]\nlrr = 1\n",
+        "c.toml:7",
+        "unknown key optimizer.phases.critic.lrr",
+        "did you mean optimizer.phases.critic.lr?",
+    ),
+    "phase that is no table": (
+        "[optimizer.phases]\ncritic = 1\n",
+        "c.toml:7",
+        "optimizer.phases.critic must be a table (optimizer.phases.critic: 1)",
+        "write [optimizer.phases.critic]",
+    ),
+    "condition of a phase": (
+        "[optimizer.phases.critic]\nnesterov = true\n",
+        "c.toml:6",
+        "optimizer.phases.critic.nesterov needs a momentum above 0 "
+        "(optimizer.phases.critic.momentum: 0.0)",
+        None,
+    ),
 }
 
 
@@ -278,6 +310,24 @@ def test_all_mistakes_at_once_in_the_order_of_lines_then_overrides(write):
 def test_an_override_of_an_override_wins(write):
     source = write(MINIMAL)
     assert load(source, ["run.seed=x", "run.seed=4"]).config.run.seed == 4
+
+
+def test_keys_of_a_phase_stand_over_those_of_the_section(write):
+    text = "[optimizer]\nlr = 0.5\nmomentum = 0.9\n[optimizer.phases.critic]\nnesterov = true\n"
+    loaded = load(write(MINIMAL + text), ["optimizer.phases.critic.lr=0.25"])
+    section = loaded.config.optimizer
+    assert section.of("generator") is section
+    critic = section.of("critic")
+    assert (critic.lr, critic.momentum, critic.nesterov, critic.betas) == (
+        0.25,
+        0.9,
+        True,
+        (0.9, 0.999),
+    )
+    assert loaded.origins["optimizer.phases.critic.lr"] == "override"
+    again = load(write(to_toml(loaded.config)), ["optimizer.momentum=0.1"]).config.optimizer
+    assert again.of("critic").momentum == 0.1  # only what was given was written
+    assert again.of("critic").lr == 0.25
 
 
 def test_steps_on_the_command_line_take_the_place_of_epochs_in_the_file(write):

@@ -110,7 +110,7 @@ def test_the_starter_names_every_key_and_its_default(tmp_path):
     for section in sections():
         assert set(table[section]) | {"steps"} >= set(keys(section))
     default = Config.model_validate({"data": {"train": "", "inputs": "x"}, "model": {"name": ""}})
-    without_default = {"clip_norm", "keep_best"}
+    without_default = {"clip_norm", "keep_best", "phases"}
     for name in ("optimizer", "checkpoint", "device", "learning_rate", "strategy", "task"):
         ours = getattr(config, name).model_dump(exclude=without_default)
         assert ours == getattr(default, name).model_dump(exclude=without_default)

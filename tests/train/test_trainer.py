@@ -303,6 +303,19 @@ def test_two_phases_train_their_parameters_in_turn(tmp_path):
     assert weights(resumed).shape == weights(whole).shape
 
 
+def test_each_phase_has_settings_of_its_own(tmp_path):
+    model, task = Pair(), {"name": "tests.train.test_trainer:Two"}
+    right = {"second": {"lr": 0.0}}
+    before = model.left.weight.detach().clone(), model.right.weight.detach().clone()
+    fit(tmp_path, model, task=task, optimizer={"name": "sgd", "lr": 0.5, "phases": right})
+    assert not torch.equal(before[0].double(), model.left.weight)
+    assert torch.equal(before[1].double(), model.right.weight)
+    step = records(tmp_path, "step")[0]
+    assert (step["lr"], step["lr_second"]) == (0.5, 0.0)
+    with pytest.raises(RankError, match='unknown phase "third", known: first, second'):
+        fit(tmp_path, Pair(), task=task, optimizer={"phases": {"third": {}}}, run={"dir": "x"})
+
+
 def test_a_parameter_belongs_to_one_phase(tmp_path):
     task = {"name": "tests.train.test_trainer:Two", "overlap": True}
     with pytest.raises(RankError, match=r"one phase only \(left.weight: first, second\)"):

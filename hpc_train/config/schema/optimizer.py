@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from hpc_train.config.schema.types import Fraction, NonNegative, NonNegativeInt, Positive, Section
 
 
-class Optimizer(Section):
-    """How gradients become new weights."""
+class PhaseOptimizer(Section):
+    """How the gradients of one phase of the task become new weights."""
 
     name: Literal["sgd", "adam", "adamw"] = Field("adamw", description="sgd, adam or adamw")
     lr: NonNegative = Field(1e-3, description="learning rate before its curve is applied")
@@ -26,17 +26,41 @@ class Optimizer(Section):
     clip_norm: Positive | None = Field(
         None, examples=[1.0], description="largest global norm of the gradient; default: no limit"
     )
+
+
+class Optimizer(PhaseOptimizer):
+    """How gradients become new weights."""
+
     non_finite: Literal["stop", "skip"] = Field(
         "stop", description="what happens when the loss or the gradient is not finite"
     )
+    phases: dict[str, PhaseOptimizer] = Field(
+        {},
+        examples=[{"generator": {"lr": 1e-4}}],
+        description="keys that differ in a phase of the task",
+    )
+
+    def of(self, phase: str) -> PhaseOptimizer:
+        """The settings of one phase: its own keys, over those of the section."""
+        given = self.phases.get(phase)
+        if given is None:
+            return self
+        own = {name: getattr(given, name) for name in given.model_fields_set}
+        everything = {name: getattr(self, name) for name in PhaseOptimizer.model_fields}
+        return PhaseOptimizer.model_construct(**{**everything, **own})
 
     @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Optimizer:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError(
-                "optimizer.nesterov needs a momentum above 0 (optimizer.momentum: 0.0)"
-            )
+    def _keys_fit_together(self) -> Optimizer:
+        _check(self, "optimizer")
+        for phase in self.phases:
+            _check(self.of(phase), f"optimizer.phases.{phase}")
         return self
+
+
+def _check(section: PhaseOptimizer, name: str) -> None:
+    """Check what no single key can tell."""
+    if section.nesterov and section.momentum == 0:
+        raise ValueError(f"{name}.nesterov needs a momentum above 0 ({name}.momentum: 0.0)")
 
 
 class LearningRate(Section):
