@@ -13,7 +13,7 @@ from hpc_train.data.loader import Loader
 from hpc_train.data.order import make_order
 from hpc_train.errors import ConfigError, DataError
 from hpc_train.observe import Result, read_result
-from hpc_train.optim.optimizers import Settings
+from hpc_train.optim import Settings
 from hpc_train.plan import Course, Plan
 from hpc_train.record import Stopwatch, listening, phase
 from hpc_train.strategies import Learner, make_arenas

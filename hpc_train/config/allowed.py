@@ -108,6 +108,9 @@ def _words(schema: JsonSchema) -> list[str]:
         return [json.dumps(value) for value in schema.get("enum", [schema.get("const")])]
     if schema.get("type") == "array":
         return [_list_words(schema)]
+    entry = schema.get("additionalProperties")
+    if isinstance(entry, dict) and "type" in entry:
+        return [f"a table, each entry {allowed(entry)}"]
     noun = _NOUNS.get(schema.get("type", ""), "a value")
     bounds = [f"{sign} {_number(schema[name])}" for name, sign in _BOUNDS.items() if name in schema]
     return [" ".join([noun, " and ".join(bounds)]).strip()]

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from hpc_train.optim.clip import clip_factor
+from hpc_train.optim.groups import Group, Grouping
 from hpc_train.optim.learning_rate import CURVES, LearningRate
-from hpc_train.optim.optimizers import OPTIMIZERS, make_optimizer
+from hpc_train.optim.optimizers import OPTIMIZERS, Settings, find_optimizer, make_optimizer
 
-__all__ = ["CURVES", "OPTIMIZERS", "LearningRate", "clip_factor", "make_optimizer"]
+__all__ = [
+    "CURVES",
+    "OPTIMIZERS",
+    "Group",
+    "Grouping",
+    "LearningRate",
+    "Settings",
+    "clip_factor",
+    "find_optimizer",
+    "make_optimizer",
+]

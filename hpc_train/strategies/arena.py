@@ -2,12 +2,15 @@
 
 data   | weight 0      |..| bias 0 |....| weight 1            |      .. padding to 64 bytes
 grad   | weight 0.grad |..| ...
+piece  | of one parameter group         | of another          |      what the optimizer gets
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import nn
@@ -19,17 +22,41 @@ logger = logging.getLogger(__name__)
 _ALIGN_BYTES = 64  # a cache line, and what vectorised kernels like
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A part of an arena that an optimizer treats alike.
+
+    Attributes:
+        names: the parameters in it, one behind the other.
+        start, stop: where it lies in the arena.
+        flat: its values and gradients as one parameter, shape (stop - start,).
+    """
+
+    names: tuple[str, ...]
+    start: int
+    stop: int
+    flat: nn.Parameter
+
+
 class Arena:
     """The parameters of one dtype and device, flat.
+
+    Args:
+        named: the parameters, by name.
+        group: what neighbours must have in common to lie in one piece; None for one piece of all.
 
     Attributes:
         data: values of all parameters, shape (n,).
         grad: their gradients, shape (n,); only a strategy may zero it.
-        flat: both as one parameter, for an optimizer.
+        pieces: both, for an optimizer.
         places: where each parameter lies, name -> (offset, shape).
     """
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        group: Callable[[str], Hashable] = lambda name: None,
+    ) -> None:
         self._named = list(named)
         first = self._named[0][1]
         align = _ALIGN_BYTES // first.element_size()
@@ -40,8 +67,7 @@ class Arena:
             end += -(-parameter.numel() // align) * align
         self.data = torch.zeros(end, dtype=first.dtype, device=first.device)
         self.grad = torch.zeros_like(self.data)
-        self.flat = nn.Parameter(self.data)
-        self.flat.grad = self.grad
+        self.pieces = self._cut(group)
         self._views = self._make_views()
         self._warned = False
         with torch.no_grad():
@@ -63,10 +89,29 @@ class Arena:
             return
         moved = allocate(self.grad.numel(), self.grad.dtype)
         moved.copy_(self.grad)
-        self.grad = self.flat.grad = moved
+        self.grad = moved
+        for piece in self.pieces:
+            piece.flat.grad = moved[piece.start : piece.stop]
         self._views = self._make_views()
         for parameter, _, grad in self._views:
             parameter.grad = grad.detach()
+
+    @property
+    def flat(self) -> nn.Parameter:
+        """The only piece, all of the arena, as one parameter."""
+        (piece,) = self.pieces
+        return piece.flat
+
+    def _cut(self, group: Callable[[str], Hashable]) -> list[Piece]:
+        """Neighbours of the same group, padding included, as pieces."""
+        runs = [tuple(names) for _, names in groupby(self.places, group)]
+        starts = [self.places[names[0]][0] for names in runs]
+        pieces = []
+        for names, start, stop in zip(runs, starts, [*starts[1:], len(self.data)], strict=True):
+            flat = nn.Parameter(self.data[start:stop])
+            flat.grad = self.grad[start:stop]
+            pieces.append(Piece(names, start, stop, flat))
+        return pieces
 
     def _make_views(self) -> list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]]:
         """(parameter, its part of data, its part of grad) for each of them."""
@@ -77,7 +122,15 @@ class Arena:
 
     def view(self, flat: torch.Tensor, name: str) -> torch.Tensor:
         """The part of a tensor like `data` that belongs to one parameter, in its shape."""
+        return self._view(flat, name, 0)
+
+    def view_of(self, piece: Piece, flat: torch.Tensor, name: str) -> torch.Tensor:
+        """The part of a tensor like `piece.flat` that belongs to one parameter, in its shape."""
+        return self._view(flat, name, piece.start)
+
+    def _view(self, flat: torch.Tensor, name: str, start: int) -> torch.Tensor:
         offset, shape = self.places[name]
+        offset -= start
         return flat[offset : offset + shape.numel()].view(shape)
 
     def zero(self) -> None:
@@ -124,10 +177,15 @@ class Arena:
             self._warned = True
 
 
-def make_arenas(named: Iterable[tuple[str, nn.Parameter]]) -> list[Arena]:
+def make_arenas(
+    named: Iterable[tuple[str, nn.Parameter]],
+    group: Callable[[str], Hashable] = lambda name: None,
+) -> list[Arena]:
     """One arena for each dtype and device among the parameters that want a gradient.
 
-    Tied weights come once, under the first of their names.
+    Args:
+        named: the parameters; tied weights come once, under the first of their names.
+        group: what neighbours must have in common to lie in one piece of an arena.
     """
     groups: dict[tuple[torch.dtype, torch.device], list[tuple[str, nn.Parameter]]] = {}
     seen: set[int] = set()
@@ -135,4 +193,4 @@ def make_arenas(named: Iterable[tuple[str, nn.Parameter]]) -> list[Arena]:
         if parameter.requires_grad and id(parameter) not in seen:
             seen.add(id(parameter))
             groups.setdefault((parameter.dtype, parameter.device), []).append((name, parameter))
-    return [Arena(group) for group in groups.values()]
+    return [Arena(members, group) for members in groups.values()]

@@ -9,15 +9,22 @@ import torch
 from torch import nn
 
 from hpc_train.errors import ConfigError
-from hpc_train.optim import make_optimizer
-from hpc_train.optim.optimizers import STATE, Settings
-from hpc_train.strategies.arena import Arena, make_arenas
+from hpc_train.optim import Group, Grouping, Settings, find_optimizer, make_optimizer
+from hpc_train.strategies.arena import Arena, Piece, make_arenas
 
 logger = logging.getLogger(__name__)
 
 
 class Learner:
     """Arenas and optimizer of one phase.
+
+    Args:
+        name: the name of the phase.
+        named: the parameters that it trains, by name.
+        optimizer: the name of its optimizer.
+        settings: what the optimizer is told.
+        clip_norm: largest norm of the gradient; None for no limit.
+        grouping: which parameters have a rate or a decay of their own.
 
     Attributes:
         name: the name of the phase.
@@ -34,23 +41,33 @@ class Learner:
         optimizer: str,
         settings: Settings,
         clip_norm: float | None = None,
+        grouping: Grouping | None = None,
     ) -> None:
         self.name = name
-        self.arenas = make_arenas(named)
+        members = [(n, parameter) for n, parameter in named if parameter.requires_grad]
+        groups = (grouping or Grouping()).groups(members)
+        if find_optimizer(optimizer).by_layer:
+            self.arenas = make_arenas(members, lambda n: n)
+        else:
+            order = {group: place for place, group in enumerate(dict.fromkeys(groups.values()))}
+            members.sort(key=lambda member: order[groups[member[0]]])
+            self.arenas = make_arenas(members, groups.__getitem__)
         if not self.arenas:
             raise ConfigError(
                 f"phase {name} has no parameters to train",
                 hint="leave requires_grad of some parameters of the model true",
             )
         self._kind = optimizer
+        self._settings = settings
         self.clip_norm = clip_norm
-        self._base_rate = settings.lr
-        self.optimizer = make_optimizer(optimizer, [a.flat for a in self.arenas], settings)
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the next update."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        self.rate = settings.lr
+        self._pieces = [(arena, piece) for arena in self.arenas for piece in arena.pieces]
+        by_group: dict[Group, list[nn.Parameter]] = {}
+        for _, piece in self._pieces:
+            by_group.setdefault(groups[piece.names[0]], []).append(piece.flat)
+        self._factors = [group.rate for group in by_group]
+        parameters = [_torch_group(g, flats, settings) for g, flats in by_group.items()]
+        self.optimizer = make_optimizer(optimizer, parameters, settings)
 
     @property
     def num_weights(self) -> int:
@@ -60,8 +77,9 @@ class Learner:
 
     def set_rate(self, factor: float) -> None:
         """Let the next update use `factor` times the base rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._base_rate * factor
+        self.rate = self._settings.lr * factor
+        for group, own in zip(self.optimizer.param_groups, self._factors, strict=True):
+            group["lr"] = self.rate * own
 
     def zero(self) -> None:
         """Zero all gradients."""
@@ -87,13 +105,14 @@ class Learner:
     def state(self) -> dict[str, torch.Tensor]:
         """The optimizer's state as `<parameter>/<what>` -> tensor, views where possible."""
         found: dict[str, torch.Tensor] = {}
-        for arena in self.arenas:
-            for what, value in self.optimizer.state.get(arena.flat, {}).items():
+        for arena, piece in self._pieces:
+            for what, value in self.optimizer.state.get(piece.flat, {}).items():
                 if not isinstance(value, torch.Tensor):
                     continue
-                for name in arena.places:
-                    whole = value.shape == arena.data.shape
-                    found[f"{name}/{what}"] = arena.view(value, name) if whole else value
+                whole = value.shape == piece.flat.shape
+                for name in piece.names:
+                    part = arena.view_of(piece, value, name) if whole else value
+                    found[f"{name}/{what}"] = part
         return found
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
@@ -101,28 +120,42 @@ class Learner:
 
         State of another kind of optimizer cannot be used: it is left out, with a warning.
         """
-        known = STATE[self._kind]
+        kind = find_optimizer(self._kind)
         kinds = {key.rsplit("/", 1)[1] for key in state}
-        if not kinds <= known:
+        if state and not kind.state <= kinds <= kind.knows:
             logger.warning(
                 "the state of another optimizer (%s) cannot be used: %s begins anew",
                 ", ".join(sorted(kinds)),
                 self._kind,
             )
             return
-        for arena in self.arenas:
-            self._load_arena(arena, state)
-
-    def _load_arena(self, arena: Arena, state: dict[str, torch.Tensor]) -> None:
-        own: dict[str, torch.Tensor] = {}
+        by_name: dict[str, dict[str, torch.Tensor]] = {}
         for key, value in state.items():
             name, what = key.rsplit("/", 1)
-            if name not in arena.places:
+            by_name.setdefault(name, {})[what] = value
+        for arena, piece in self._pieces:
+            if any(name in by_name for name in piece.names):
+                self._load_piece(arena, piece, by_name)
+
+    def _load_piece(
+        self, arena: Arena, piece: Piece, by_name: dict[str, dict[str, torch.Tensor]]
+    ) -> None:
+        """What is not told of some weights is zero there."""
+        own: dict[str, torch.Tensor] = {}
+        for what in sorted(find_optimizer(self._kind).keeps(self._settings)):
+            told = {n: by_name[n][what] for n in piece.names if what in by_name.get(n, {})}
+            if what == "step":  # one number for the piece, where the optimizer keeps it
+                own[what] = next(iter(told.values())).to(piece.flat.device, copy=True)
                 continue
-            if what == "step":  # one number for the arena, where the optimizer keeps it
-                own[what] = value.to(arena.data.device, copy=True)
-                continue
-            flat = own.setdefault(what, torch.zeros_like(arena.data))
-            arena.view(flat, name).copy_(value)
-        if own:
-            self.optimizer.state[arena.flat] = own
+            own[what] = torch.zeros_like(piece.flat, requires_grad=False)
+            for name, value in told.items():
+                arena.view_of(piece, own[what], name).copy_(value)
+        self.optimizer.state[piece.flat] = own
+
+
+def _torch_group(group: Group, flats: list[nn.Parameter], settings: Settings) -> dict[str, object]:
+    """The parameters of a group as torch's optimizers take them."""
+    found: dict[str, object] = {"params": flats, "lr": settings.lr * group.rate}
+    if not group.decays:
+        found |= {"weight_decay": 0.0, "adapts": False}
+    return found

@@ -15,8 +15,8 @@ from hpc_train.config import Config
 from hpc_train.config.schema.optimizer import PhaseOptimizer
 from hpc_train.data import Dataset, Loader, make_order, open_dataset, share_dataset
 from hpc_train.errors import ConfigError, unknown
-from hpc_train.optim import LearningRate
-from hpc_train.optim.optimizers import Settings
+from hpc_train.optim import Grouping, LearningRate, Settings
+from hpc_train.optim.groups import norms_and_biases, unmatched
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import TASKS, Phase, Task
@@ -211,7 +211,16 @@ def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]
                     where="task.name",
                     hint="add up the losses of both in one phase",
                 )
-    return [_learner(config.optimizer.of(phase.name), phase, model) for phase in task.phases]
+    learners = [_learner(config.optimizer.of(phase.name), phase, model) for phase in task.phases]
+    names = [name for learner in learners for arena in learner.arenas for name in arena.places]
+    for phase in task.phases:
+        for pattern in unmatched(config.optimizer.of(phase.name).rates, names):
+            raise ConfigError(
+                f'optimizer.rates must name parameters that are trained ("{pattern}" matches none)',
+                where="optimizer.rates",
+                hint=f"their names are such as {', '.join([*names[:2], names[-1]])}",
+            )
+    return learners
 
 
 def _learner(section: PhaseOptimizer, phase: Phase, model: nn.Module) -> Learner:
@@ -222,8 +231,14 @@ def _learner(section: PhaseOptimizer, phase: Phase, model: nn.Module) -> Learner
         betas=section.betas,
         eps=section.eps,
         weight_decay=section.weight_decay,
+        alpha=section.alpha,
+        centered=section.centered,
+        trust_coefficient=section.trust_coefficient,
     )
-    return Learner(phase.name, phase.parameters(model), section.name, settings, section.clip_norm)
+    exempt = frozenset() if section.decay_norms_and_biases else norms_and_biases(model)
+    grouping = Grouping(section.rates, section.depth_decay, exempt)
+    named = phase.parameters(model)
+    return Learner(phase.name, named, section.name, settings, section.clip_norm, grouping)
 
 
 def _feed(config: Config, device: torch.device) -> Feed:

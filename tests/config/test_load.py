@@ -164,7 +164,8 @@ WRONG = {
     "choice": (
         '[optimizer]\nname = "adan"\n',
         "c.toml:7",
-        'optimizer.name must be "sgd", "adam" or "adamw" (optimizer.name: "adan")',
+        'optimizer.name must be "sgd", "adam", "adamw", "rmsprop", "adagrad", "lamb" or "lars" '
+        '(optimizer.name: "adan")',
         'did you mean "adam"?',
     ),
     "number or word": (

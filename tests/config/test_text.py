@@ -110,7 +110,7 @@ def test_the_starter_names_every_key_and_its_default(tmp_path):
     for section in sections():
         assert set(table[section]) | {"steps"} >= set(keys(section))
     default = Config.model_validate({"data": {"train": "", "inputs": "x"}, "model": {"name": ""}})
-    without_default = {"clip_norm", "keep_best", "phases"}
+    without_default = {"clip_norm", "keep_best", "phases", "rates"}
     for name in ("optimizer", "checkpoint", "device", "learning_rate", "strategy", "task"):
         ours = getattr(config, name).model_dump(exclude=without_default)
         assert ours == getattr(default, name).model_dump(exclude=without_default)
@@ -131,7 +131,7 @@ def test_json_schema_lets_an_editor_complain():
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"data", "model"}
-    assert keys("optimizer")["name"]["enum"] == ["sgd", "adam", "adamw"]
+    assert "adagrad" in keys("optimizer")["name"]["enum"]
     assert sections()["model"]["additionalProperties"] is True
     assert {one["type"] for one in keys("data")["inputs"]["anyOf"]} == {"string", "array"}
 

@@ -9,16 +9,26 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hpc_train.errors import UsageError
-from hpc_train.optim import CURVES, OPTIMIZERS, LearningRate, clip_factor, make_optimizer
-from hpc_train.optim.optimizers import Settings
+from hpc_train.optim import (
+    CURVES,
+    LearningRate,
+    Settings,
+    clip_factor,
+    make_optimizer,
+)
 from hpc_train.strategies import Learner
 
 TORCH = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
     "adam": (torch.optim.Adam, {"betas": (0.8, 0.95), "eps": 1e-6}),
     "adamw": (torch.optim.AdamW, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "rmsprop": (
+        torch.optim.RMSprop,
+        {"alpha": 0.9, "eps": 1e-6, "momentum": 0.9, "centered": True},
+    ),
+    "adagrad": (torch.optim.Adagrad, {"eps": 1e-6}),
 }
-SETTINGS = Settings(0.01, 0.9, True, (0.8, 0.95), 1e-6, 0.1)
+SETTINGS = Settings(0.01, 0.9, True, (0.8, 0.95), 1e-6, 0.1, alpha=0.9, centered=True)
 
 
 def network():
@@ -26,7 +36,7 @@ def network():
     return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(TORCH))
 def test_updates_of_flat_buffers_are_torchs_of_separate_parameters(name):
     flat, plain = network(), network()
     learner = Learner("main", flat.named_parameters(), name, SETTINGS)

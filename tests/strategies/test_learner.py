@@ -5,11 +5,10 @@ import torch
 from torch import nn
 
 from hpc_train.errors import ConfigError
-from hpc_train.optim import OPTIMIZERS
-from hpc_train.optim.optimizers import STATE, Settings
+from hpc_train.optim import OPTIMIZERS, Settings
 from hpc_train.strategies import Learner
 
-SETTINGS = Settings(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01)
+SETTINGS = Settings(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01, centered=True)
 
 
 def network(seed=0):
@@ -42,7 +41,7 @@ def test_state_travels_by_name_into_an_arena_of_another_layout(optimizer):
     first = learner_of(parts, optimizer)
     train(parts, first, 3)
     saved = {name: tensor.clone() for name, tensor in first.state().items()}
-    assert {name.rsplit("/", 1)[1] for name in saved} == STATE[optimizer]
+    assert {name.rsplit("/", 1)[1] for name in saved} == OPTIMIZERS[optimizer].keeps(SETTINGS)
     other = network(9)
     other.load_state_dict(parts.state_dict())
     turned = learner_of(other, optimizer, names=["2.bias", "0.weight", "2.weight", "0.bias"])

@@ -339,3 +339,13 @@ def test_running_statistics_of_a_failing_batch_are_taken_back(tmp_path, kind):
     saved = Store(tmp_path / "run/checkpoints").newest().tensors
     for name, tensor in made.model.state_dict().items():
         assert torch.equal(saved[f"model/{name}"], tensor)
+
+
+def test_rates_of_single_parameters(tmp_path):
+    options = {"task": {"name": "tests.train.test_trainer:Two"}}
+    model = Pair()
+    before = model.right.bias.detach().clone()
+    fit(tmp_path, model, optimizer={"lr": 0.1, "rates": {"right.b*": 0.0}}, **options)
+    assert torch.equal(before.double(), model.right.bias)
+    with pytest.raises(RankError, match=r'"rigth.\*" matches none.*\n.*such as left.weight'):
+        fit(tmp_path, Pair(), optimizer={"rates": {"rigth.*": 0.0}}, run={"dir": "x"}, **options)

@@ -12,17 +12,33 @@ from hpc_train.config.schema.types import Fraction, NonNegative, NonNegativeInt,
 class PhaseOptimizer(Section):
     """How the gradients of one phase of the task become new weights."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field("adamw", description="sgd, adam or adamw")
+    name: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "lamb", "lars"] = Field(
+        "adamw", description="sgd, adam, adamw, rmsprop, adagrad, lamb, lars"
+    )
     lr: NonNegative = Field(1e-3, description="learning rate before its curve is applied")
-    momentum: Fraction = Field(0.0, description="sgd: momentum")
+    momentum: Fraction = Field(0.0, description="sgd, rmsprop, lars: momentum")
     nesterov: bool = Field(False, description="sgd: Nesterov's momentum")
     betas: tuple[Fraction, Fraction] = Field(
         (0.9, 0.999),
         strict=False,  # TOML has lists, no tuples
-        description="adam, adamw: decay of the two moments",
+        description="adam, adamw, lamb: decay of the two moments",
     )
-    eps: Positive = Field(1e-8, description="adam, adamw: added to the denominator")
-    weight_decay: NonNegative = Field(0.0, description="L2 (sgd, adam) or decoupled (adamw)")
+    alpha: Fraction = Field(0.99, description="rmsprop: decay of the mean square")
+    centered: bool = Field(False, description="rmsprop: subtract the square of the mean")
+    trust_coefficient: Positive = Field(1e-3, description="lars: rate by norm of the weights")
+    eps: Positive = Field(1e-8, description="all but sgd, lars: added to the denominator")
+    weight_decay: NonNegative = Field(0.0, description="decoupled for adamw, lamb; else L2")
+    decay_norms_and_biases: bool = Field(
+        True, description="false: they have no decay, nor rates of their own in lamb, lars"
+    )
+    rates: dict[str, NonNegative] = Field(
+        {},
+        examples=[{"head.*": 10.0}],
+        description="factors on lr by pattern of parameter names",
+    )
+    depth_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor on lr from each block to the one before it"
+    )
     clip_norm: Positive | None = Field(
         None, examples=[1.0], description="largest global norm of the gradient; default: no limit"
     )
