@@ -18,7 +18,7 @@ ROWS = [
     ["launch"],
     ["train"],
     ["strategies", "recovery"],
-    ["data", "models", "tasks", "optim", "schedule", "checkpoint", "comm", "observe"],
+    ["data", "models", "tasks", "augment", "optim", "schedule", "checkpoint", "comm", "observe"],
     ["config"],
     ["world", "plan", "recipes"],
     ["errors", "log", "record", "stop", "shm", "philox"],

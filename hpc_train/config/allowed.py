@@ -35,7 +35,9 @@ def json_schema() -> JsonSchema:
 @cache
 def sections() -> dict[str, JsonSchema]:
     """The JSON schema of each section, by name, in order."""
-    return {name: _resolved(place) for name, place in json_schema()["properties"].items()}
+    places = json_schema()["properties"]
+    # of a list of tables: the schema of one
+    return {name: _resolved(place.get("items", place)) for name, place in places.items()}
 
 
 def _resolved(place: JsonSchema) -> JsonSchema:
@@ -75,6 +77,17 @@ def required(section: str) -> list[str]:
 def is_open(section: str) -> bool:
     """Whether further keys are arguments of something, checked elsewhere."""
     return sections()[section].get("additionalProperties", False) is not False
+
+
+def is_known(section: object) -> bool:
+    """Whether there is a section of that name."""
+    return section in sections()
+
+
+def is_list(section: str) -> bool:
+    """Whether a section is a list of tables, `[[section]]`, none by default."""
+    kind: object = json_schema()["properties"][section].get("type")
+    return kind == "array"
 
 
 def homes(key: str) -> list[str]:

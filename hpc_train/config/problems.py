@@ -71,6 +71,8 @@ def _translate(
     detail: Any, table: Mapping[str, Any], places: Places
 ) -> list[tuple[Path, ConfigError]]:
     loc: Path = detail["loc"]
+    if allowed.is_known(loc[0]) and allowed.is_list(str(loc[0])):
+        return [(loc, _at(_in_list(detail, table), places, loc))]
     depth = _depth(loc)
     section = ".".join(map(str, loc[: depth - 1]))
     key = str(loc[depth - 1]) if len(loc) >= depth else None
@@ -88,7 +90,9 @@ def _translate(
 
 
 def _depth(loc: Path) -> int:
-    """How many parts name a key: section and key, or those of a table in a section."""
+    """How many parts name a key: section and key, or those of a table in a section or list."""
+    if allowed.is_known(loc[0]) and allowed.is_list(str(loc[0])):
+        return 3
     return 4 if len(loc) > 2 and allowed.holds_tables(str(loc[0]), str(loc[1])) else 2
 
 
@@ -148,6 +152,23 @@ def _whole_section(section: str, loc: Path, detail: Any, places: Places) -> Conf
     named = [(section, key) for key in allowed.keys(section) if f"{section}.{key}" in text]
     given = [path for path in named if path in places.lines or path in places.overridden]
     return ConfigError(text, where=places.of(given[-1] if given else (section,)))
+
+
+def _in_list(detail: Any, table: Mapping[str, Any]) -> ConfigError:
+    """A mistake in a section that is a list of tables."""
+    section, *inside = detail["loc"]
+    if len(inside) < 2:
+        shown = show(table[section])
+        message = f"{section} must be a list of tables ({section}: {shown})"
+        return ConfigError(message, hint=f"write [[{section}]] above the keys of each")
+    place, key = inside[0], str(inside[1])
+    name = f"{section}[{place}].{key}"
+    schema = allowed.keys(section)[key]
+    if detail["type"] == "missing":
+        return ConfigError(f"{name} is required", hint=f"{key}: {schema.get('description', '')}")
+    value = table[section][place][key]
+    rule = f"must be {allowed.allowed(schema)}"
+    return ConfigError(f"{name} {rule} ({name}: {show(value)})", hint=_remedy(name, schema, value))
 
 
 def _wrong_value(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from hpc_train.config import allowed
 from hpc_train.config.load import leaves
@@ -48,6 +50,9 @@ def to_toml(config: Config, origins: Mapping[str, str] | None = None) -> str:
     values = leaves(config)
     tables = []
     for section in allowed.sections():
+        if allowed.is_list(section):
+            tables += _entries(section, values[section,], origins)
+            continue
         lines = [f"[{section}]"]
         rows = {path: value for path, value in values.items() if path[0] == section}
         for path, value in rows.items():
@@ -65,7 +70,11 @@ def starter() -> str:
     """A commented file with every section and key: an example that runs, and all defaults."""
     tables = [_STARTER_HEAD]
     for section, schema in allowed.sections().items():
-        lines = [f"# {schema.get('description', '')}", f"[{section}]"]
+        is_list = allowed.is_list(section)  # none by default, so its header is a comment, too
+        lines = [
+            f"# {schema.get('description', '')}",
+            f"# [[{section}]]" if is_list else f"[{section}]",
+        ]
         lines += [_starter_line(section, key) for key in allowed.keys(section)]
         tables.append("\n".join(lines) + "\n")
     return "\n".join(tables)
@@ -93,6 +102,18 @@ def to_value(value: Any) -> str:
 def to_key(name: str) -> str:
     """One part of a key as TOML, quoted where needed."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else to_value(name)
+
+
+def _entries(
+    section: str, entries: Sequence[BaseModel], origins: Mapping[str, str] | None
+) -> list[str]:
+    """The tables of a section that is a list of them; keys without a value are left out."""
+    tables = []
+    for entry in entries:
+        lines = [f"{to_key(key)} = {to_value(value)}" for key, value in entry if value is not None]
+        head = f"[[{section}]]"
+        tables.append("\n".join([_with_origin(head, (section,), origins), *lines]))
+    return tables
 
 
 def _with_origin(line: str, path: tuple[str, ...], origins: Mapping[str, str] | None) -> str:

@@ -18,11 +18,17 @@ class Classification(Supervised):
     Args:
         class_weights: weight of each class, >= 0, shape (num_classes,); None for 1 each. The loss
             is the weighted mean over the global batch.
+        label_smoothing: part of each label that is spread evenly over all classes in training, in
+            [0, 1): Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7.
+            Evaluations have the plain cross-entropy.
     """
 
     metrics = ("accuracy",)
 
-    def __init__(self, class_weights: list[float] | None = None) -> None:
+    def __init__(
+        self, class_weights: list[float] | None = None, label_smoothing: float = 0.0
+    ) -> None:
+        self._label_smoothing = label_smoothing
         if class_weights is not None and not _are_weights(class_weights):
             raise ConfigError(
                 "task.class_weights must be a list of numbers >= 0, not all of them 0 "
@@ -43,7 +49,10 @@ class Classification(Supervised):
                 hint='use task.name = "regression" for continuous targets',
             )
         check_labels(labels, scores.shape[1])
-        values = functional.cross_entropy(scores, labels, reduction="none")
+        smoothing = self._label_smoothing if model.training else 0.0
+        values = functional.cross_entropy(
+            scores, labels, reduction="none", label_smoothing=smoothing
+        )
         right = (scores.argmax(1) == labels).to(values.dtype)
         if self._class_weights is None:
             return Losses(values, sums={"accuracy": right.sum()})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,7 +135,7 @@ def make_task(config: Config) -> Task:
     """The task that the configuration names."""
     section = config.task
     kind = find("task", section.name, TASKS)
-    task: Task = kind(**bind("task", kind, section.arguments, {}))
+    task: Task = kind(**bind("task", kind, section.arguments, _offered(config, kind)))
     for what in ("phases", "metrics"):
         if not hasattr(task, what):
             raise ConfigError(
@@ -152,6 +153,21 @@ def _check_phases(config: Config, known: Sequence[str]) -> None:
     for name in config.optimizer.phases:
         if name not in known:
             raise ConfigError(unknown("phase", name, known), where=f"optimizer.phases.{name}")
+
+
+def _offered(config: Config, kind: Callable[..., Task]) -> dict[str, object]:
+    """What regularization offers to a task; one that cannot take it is an error."""
+    smoothing = config.regularization.label_smoothing
+    if not smoothing:
+        return {}
+    if "label_smoothing" not in inspect.signature(kind).parameters:
+        raise ConfigError(
+            f'task "{config.task.name}" has no labels to smooth '
+            f"(regularization.label_smoothing: {smoothing})",
+            where="regularization.label_smoothing",
+            hint="leave it out, or give the task an argument label_smoothing",
+        )
+    return {"label_smoothing": smoothing}
 
 
 def _check_best(config: Config, metrics: Sequence[str]) -> None:

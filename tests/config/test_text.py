@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_train.config import Config, json_schema, load, starter, to_toml
-from hpc_train.config.allowed import allowed, keys, required, sections
+from hpc_train.config.allowed import allowed, is_list, keys, required, sections
 from hpc_train.config.text import EXAMPLE
 
 texts = st.text()
@@ -104,11 +104,12 @@ def test_the_starter_names_every_key_and_its_default(tmp_path):
     assert max(map(len, lines)) <= 100
     shown = [line.removeprefix("# ") for line in lines if not line.startswith("#  ")]
     shown = [line for line in shown if re.match(r"\w+ = |\[", line)]
-    shown = [line for line in shown if not line.startswith("steps")]  # epochs are set
+    shown = [line for line in shown if not line.startswith(("steps", "swa_start"))]  # rivals
     table = tomllib.loads("\n".join(shown))
     config = Config.model_validate(table)  # every line is right, comment or not
     for section in sections():
-        assert set(table[section]) | {"steps"} >= set(keys(section))
+        given = table[section][0] if is_list(section) else table[section]
+        assert set(given) | {"steps", "swa_start"} >= set(keys(section))
     default = Config.model_validate({"data": {"train": "", "inputs": "x"}, "model": {"name": ""}})
     without_default = {"clip_norm", "keep_best", "phases", "rates"}
     for name in ("optimizer", "checkpoint", "device", "learning_rate", "strategy", "task"):

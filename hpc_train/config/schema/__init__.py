@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from hpc_train.config.schema.augmentation import Augmentation
 from hpc_train.config.schema.checkpoint import Checkpoint
 from hpc_train.config.schema.data import Data
 from hpc_train.config.schema.device import Device, Precision
+from hpc_train.config.schema.initialization import Initialization
 from hpc_train.config.schema.model import Model, Task
 from hpc_train.config.schema.optimizer import LearningRate, Optimizer
 from hpc_train.config.schema.ranks import Comm, Schedule, Strategy
+from hpc_train.config.schema.regularization import EarlyStopping, Regularization
 from hpc_train.config.schema.run import Run
 from hpc_train.config.schema.types import Section, parse_bytes, parse_seconds
 
@@ -35,3 +38,7 @@ class Config(Section):
     precision: Precision = Field(default_factory=Precision)
     device: Device = Field(default_factory=Device)
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    initialization: Initialization = Field(default_factory=Initialization)
+    regularization: Regularization = Field(default_factory=Regularization)
+    early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
+    augmentation: list[Augmentation] = Field(default_factory=list)

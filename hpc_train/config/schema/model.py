@@ -11,6 +11,9 @@ class Model(Open):
     """Which network; further keys are arguments of its builder, such as hidden = 128."""
 
     name: str = Field(description="a built-in network, or my_package.module:function")
+    sync_batchnorm: bool = Field(
+        False, description="batch norm over the whole global batch, whatever its split"
+    )
 
 
 class Task(Open):

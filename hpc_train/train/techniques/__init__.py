@@ -12,6 +12,7 @@ from hpc_train.config import Config
 from hpc_train.strategies import Learner
 from hpc_train.train.survey import Survey
 from hpc_train.train.technique import Technique, Techniques
+from hpc_train.train.techniques import augmentation
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Needs:
 
 
 # name -> what makes it, or None where the configuration leaves it off
-MAKERS: dict[str, Callable[[Needs], Technique | None]] = {}
+MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
+    "augmentation": lambda needs: augmentation.make(needs.config),
+}
 
 
 def make_techniques(needs: Needs) -> Techniques:
