@@ -1,4 +1,4 @@
-"""What recipes with techniques reach: `python benchmarks/techniques/main.py STUDY`; see README.md."""
+"""What recipes reach: `python benchmarks/techniques/main.py STUDY`; see README.md."""
 
 import json
 import statistics
@@ -20,7 +20,6 @@ STUDIES = {
         {
             "without augmentation and label smoothing": ["mnist-cnn", *PLAIN],
             "with both": ["mnist-cnn"],
-            "augmentation alone": ["mnist-cnn", PLAIN[1]],
         },
     ),
     "digits-cnn": (5, {"as it is": ["digits-cnn"]}),

@@ -28,6 +28,7 @@ from hpc_train.train.network import bind_model, make_network
 from hpc_train.train.survey import Survey, needed_fields, survey
 from hpc_train.train.technique import Techniques
 from hpc_train.train.techniques import Needs, make_techniques
+from hpc_train.train.techniques.augmentation import pipelines
 from hpc_train.world import together
 
 logger = logging.getLogger(__name__)
@@ -200,6 +201,7 @@ def preflight(config: Config, num_ranks: int) -> Survey:
     }
     plan = survey(config, datasets, num_ranks)
     make_task(config)
+    pipelines(config)
     if config.device.name == "cuda" and not torch.cuda.is_available():
         logger.warning("device.name is cuda, and no GPU can be seen from here")
     bind_model(config, plan)

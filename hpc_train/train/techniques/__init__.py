@@ -12,7 +12,7 @@ from hpc_train.config import Config
 from hpc_train.strategies import Learner
 from hpc_train.train.survey import Survey
 from hpc_train.train.technique import Technique, Techniques
-from hpc_train.train.techniques import augmentation
+from hpc_train.train.techniques import augmentation, max_norm, penalty
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Needs:
 # name -> what makes it, or None where the configuration leaves it off
 MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     "augmentation": lambda needs: augmentation.make(needs.config),
+    "penalty": lambda needs: penalty.make(needs.config),
+    "max_norm": lambda needs: max_norm.make(needs.config),
 }
 
 
