@@ -93,6 +93,13 @@ class NonFiniteError(HpcTrainError):
     """The loss or the gradient is not finite and the configuration says to stop."""
 
 
+class LostRanksError(HpcTrainError):
+    """Too few ranks are left; the state is saved, and the run wants to be started again."""
+
+    exit_code = EXIT_REQUEUE
+    agreed = True
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None if none is near (difflib's ratio >= 0.6)."""
     found = difflib.get_close_matches(name, list(known), n=1)

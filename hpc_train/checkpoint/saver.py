@@ -142,6 +142,9 @@ class Saver:
             RankError: on every rank, if the save before or the beginning of this one failed.
         """
         self.finish()
+        if self._job is not None:  # of a save that was abandoned
+            self._job.thread.join()
+            self._job = None
         started = time.perf_counter()
         with phase("checkpoint", operation="begin", step=step):
             parts = self._num_parts(tensors)
@@ -188,6 +191,13 @@ class Saver:
         """
         while self._pending is not None:
             self.advance()
+
+    def abandon(self) -> None:
+        """Forget the pending save, since ranks that took part are gone; this rank alone.
+
+        What its thread still writes is waited for when the next one begins.
+        """
+        self._pending = None
 
     def close(self) -> None:
         """Let this rank's thread end; one that hangs is left behind."""

@@ -167,6 +167,7 @@ def train(request: Request, stop: StopFlag, *, as_json: bool, debug: bool) -> in
             print_json(vars(result))
         else:
             click.echo("\n".join(result_lines(result)))
+    comm.depart(result.exit_code)
     comm.barrier()
     return result.exit_code
 
@@ -187,7 +188,7 @@ def launch(request: Request, ranks: int, *, as_json: bool, verbose: bool) -> int
     program += ["--json"] if as_json else []
     program += [f"--inject={text}" for text in request.inject]
     before = _stamp(folder)
-    code = start_ranks(program, ranks)
+    code = start_ranks(program, ranks, fault_tolerant=config.recovery.shrink and ranks > 1)
     # a result that was there before says nothing of ranks that left without touching it
     result = read_result(folder) if _stamp(folder) != before else None
     if result is not None and result.status in ("done", "preempted", "failed"):

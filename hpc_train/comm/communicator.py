@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -13,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpc_train.comm import letters
+from hpc_train.comm import failures, letters
+from hpc_train.comm.failures import Lost
 from hpc_train.comm.node import Node
 from hpc_train.errors import SetupError
-from hpc_train.record import phase
+from hpc_train.record import operation, phase
 from hpc_train.world import Json, World
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from hpc_train.comm.auto import Choice
 
 _POLL_SECONDS = 0.002
+_FAREWELL_SECONDS = 10.0
 
 
 def host_key() -> str:
@@ -53,31 +58,69 @@ class Comm:
         world: who and where this rank is.
         node: the ranks of this rank's node.
         choices: what `auto` found, by size class, type, and whether memory is shared.
+        members: the number that each rank had at the beginning; ranks are numbered anew by
+            `shrink`.
+        lost: who died, as far as `shrink` has found out.
+        fault_tolerant: whether the MPI survives the death of a rank, and tells the others.
     """
 
     def __init__(self, mpi: Any, base: MPI.Intracomm, key: str | None = None) -> None:
         self._mpi = mpi
+        self._key = key or host_key()
+        self.fault_tolerant = failures.tolerant(os.environ, mpi)
+        self.members = tuple(range(base.Get_size()))
+        self.lost: list[Lost] = []
+        self.choices: dict[tuple[int, str, bool], Choice] = {}
+        self._connect(base.Dup())
+
+    def _connect(self, base: MPI.Intracomm) -> None:
+        """Make all communicators over the ranks of `base`."""
+        self._lanes: MPI.Comm | None = None
+        self.communicators: list[MPI.Comm] = [base]  # every one: who sees a failure revokes them
         self._base = base
-        self._control = base.Dup()
-        self._data = base.Dup()
+        self._control = self._registered(base.Dup())
+        self._data = self._registered(base.Dup())
         self._rank = base.Get_rank()
         self._size = base.Get_size()
-        self.hosts = [str(one) for one in self.gather(key or host_key())]
+        self.hosts = [str(one) for one in self.gather(self._key)]
         self.world = World.from_hosts(self.hosts, self._rank)
-        self.node = Node(base.Split(self.world.node, self._rank))
-        self._lanes: MPI.Comm | None = None
-        self.choices: dict[tuple[int, str, bool], Choice] = {}
+        self.node = Node(self._registered(base.Split(self.world.node, self._rank)))
 
-    @property
-    def communicators(self) -> list[MPI.Comm]:
-        """Every communicator of this object: who sees a failure revokes them all."""
-        found: list[MPI.Comm] = [self._control, self._data, self.node.communicator]
-        return [*found, self._lanes] if self._lanes else found
+    def _registered(self, communicator: Any) -> Any:
+        self.communicators.append(communicator)
+        return communicator
+
+    def is_lost(self, error: BaseException) -> bool:
+        """Whether `error` says that a rank died, so that the others may `shrink`."""
+        return failures.is_failure(self._mpi, error)
+
+    def revoke(self) -> None:
+        """Wake up all ranks, wherever they wait for each other: all operations fail from now on."""
+        failures.revoke(self.communicators)
+
+    def shrink(self) -> None:
+        """Go on without the ranks that died: this object is then that of the survivors.
+
+        Collective among them: `world`, `node`, `hosts` and `members` are new, in the old order,
+        and `lost` is longer; operations and memory made before are of no use any more.
+
+        Raises:
+            Exception: one that `is_lost` knows, if yet another rank died; then shrink again.
+        """
+        self.revoke()
+        rest, survivors = failures.shrink(self._mpi, self._base)
+        if not self.lost:
+            atexit.register(self.depart)
+        self.lost += failures.missing(self.hosts, self.members, survivors)
+        self.hosts = [self.hosts[rank] for rank in survivors]
+        self.members = tuple(self.members[rank] for rank in survivors)
+        self._connect(rest)
 
     @property
     def data(self) -> MPI.Intracomm:
         """The communicator of gradients."""
-        return self._data
+        found: MPI.Intracomm = self._data
+        return found
 
     def lanes(self) -> MPI.Comm:
         """The ranks of other nodes that have this one's local rank; collective when first called.
@@ -86,7 +129,8 @@ class Comm:
         do not reach every node.
         """
         if self._lanes is None:
-            self._lanes = self._base.Split(self.world.local_rank, self._rank)
+            lanes = self._base.Split(self.world.local_rank, self._rank)
+            self._lanes = self._registered(lanes)
         return self._lanes
 
     def allocate(self, size: int, dtype: torch.dtype) -> torch.Tensor:
@@ -101,6 +145,7 @@ class Comm:
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The element-wise sum of `values` over all ranks; float64, any shape."""
         total = np.array(values, np.float64)
+        operation("sum", total.nbytes)
         self._control.Allreduce(self._mpi.IN_PLACE, total)
         return total
 
@@ -119,19 +164,23 @@ class Comm:
     def spread(self, values: NDArray[Any], root: int = 0) -> None:
         """Overwrite a contiguous array with the root's, on every rank."""
         flat = values.reshape(-1).view(np.uint8)
+        operation("spread", flat.size, root)
         for start in range(0, flat.size, 2**30):
             self._data.Bcast(flat[start : start + 2**30], root)
 
     def gather(self, value: Json) -> list[Json]:
         """Every rank's value, in the order of ranks, on every rank."""
+        operation("gather")
         return letters.gather(self._control, value)
 
     def broadcast(self, value: Json, root: int = 0) -> Json:
         """The root's value, on every rank."""
+        operation("broadcast", peer=root)
         return letters.broadcast(self._control, value, root)
 
     def meet(self) -> None:
         """Return once all ranks have called, as fast as MPI can and however long it takes."""
+        operation("meet")
         self._control.Barrier()
 
     def barrier(self, seconds: float | None = None) -> None:
@@ -140,6 +189,7 @@ class Comm:
         Raises:
             TimeoutError: after `seconds` without all of them; the job can only be aborted then.
         """
+        operation("barrier")
         request = self._control.Ibarrier()
         started = time.monotonic()
         with phase("waiting", operation="barrier"):
@@ -149,12 +199,34 @@ class Comm:
                 time.sleep(_POLL_SECONDS)
 
     def abort(self, code: int) -> None:
-        """End every rank of the job now, with exit code `code`; does not return."""
+        """End every rank of the job now, with exit code `code`; does not return.
+
+        A fault-tolerant MPI does not end the others: they hear that this rank died, and go on
+        without it where they can.
+        """
         sys.stdout.flush()
         sys.stderr.flush()
         if self._size == 1:
             os._exit(code)
+        if self.fault_tolerant:
+            self.revoke()
+            os.kill(os.getpid(), signal.SIGKILL)  # any exit code but 0 would go unnoticed
         self._mpi.COMM_WORLD.Abort(code)
+
+    def depart(self, code: int = 0) -> None:
+        """Before the process ends: where ranks have died, end it here, without MPI_Finalize.
+
+        Args:
+            code: the exit code.
+        """
+        if not self.lost:
+            return
+        # one that is through already is gone for the others
+        with contextlib.suppress(TimeoutError, self._mpi.Exception):
+            self.barrier(_FAREWELL_SECONDS)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def connect() -> Comm:

@@ -28,17 +28,34 @@ def leave(comm: Comm, error: BaseException, *, debug: bool = False) -> int:
     An error that all ranks raise is printed by rank 0, and all leave after a barrier. One that
     only this rank knows of is printed here, with rank and host, and every rank is ended.
     """
+    if comm.is_lost(error):
+        error = _bereaved(comm)
     code = exit_code(error)
     agreed = isinstance(error, HpcTrainError) and error.agreed
     if agreed or comm.world.size == 1:
         if comm.world.is_coordinator:
             complain(error, "", debug=debug)
+        comm.depart(code)
         with contextlib.suppress(TimeoutError):
             comm.barrier(_FAREWELL_SECONDS)
         return code
     complain(error, f"rank {comm.world.rank} on {socket.gethostname()}: ", debug=debug)
     comm.abort(code)
     return code
+
+
+def _bereaved(comm: Comm) -> HpcTrainError:
+    """What to say where a rank died and the others could not go on; they leave together."""
+    try:
+        comm.shrink()
+    except Exception as error:
+        if not comm.is_lost(error):
+            raise
+        return _bereaved(comm)
+    who = ", ".join(map(str, comm.lost)) or "a rank"
+    left = HpcTrainError(f"{who} died where the others could not go on without it")
+    left.agreed = True
+    return left
 
 
 def complain(error: BaseException, place: str, *, debug: bool = False) -> None:

@@ -96,6 +96,7 @@ def command(
     ranks: int,
     machine: Machine,
     forward: Sequence[str] = (),
+    fault_tolerant: bool = False,
 ) -> tuple[list[str], dict[str, str]]:
     """How to start `program` on `ranks` ranks.
 
@@ -108,6 +109,7 @@ def command(
         ranks: how many, >= 1.
         machine: where.
         forward: variables of the environment that ranks on other nodes need as well.
+        fault_tolerant: whether the others live on when a rank dies; see `can_lose_ranks`.
 
     Returns:
         The command line, and variables to add to the environment.
@@ -115,6 +117,7 @@ def command(
     argv = [launcher.path, "-n", str(ranks)]
     extra: dict[str, str] = {}
     if launcher.vendor == "Open MPI":
+        argv += ["--with-ft", "ulfm"] if fault_tolerant else []
         argv += ["--bind-to", "none"]
         argv += ["--oversubscribe"] if ranks > machine.slots else []
         argv += ["--allow-run-as-root"] if machine.is_root else []
@@ -126,6 +129,17 @@ def command(
     elif launcher.vendor == "MPICH":
         argv += ["-bind-to", "none"]
     return [*argv, *program], extra
+
+
+def can_lose_ranks(launcher: Launcher, environ: Mapping[str, str]) -> bool:
+    """Whether a launcher and its library were built to survive the death of a rank.
+
+    Open MPI from version 5 on may be; the program ompi_info beside the launcher says so.
+    """
+    if launcher.vendor != "Open MPI" or launcher.version[:1] < (5,):
+        return False
+    told = _output([str(Path(launcher.path).parent / "ompi_info")], environ)
+    return bool(re.search(r"FT MPI support: yes", told))
 
 
 def plain_network(launcher: Launcher) -> dict[str, str]:
@@ -179,15 +193,15 @@ def launchers(environ: Mapping[str, str]) -> Iterator[Launcher]:
             if path in seen or not os.access(path, os.X_OK) or path.is_dir():
                 continue
             seen.add(path)
-            launcher = identify(str(path), _version_of(path, environ))
+            launcher = identify(str(path), _output([str(path), "--version"], environ))
             yield replace(launcher, wheel=folder == own and _from_wheel(name))
 
 
-def _version_of(path: Path, environ: Mapping[str, str]) -> str:
-    """What the program answers to --version; empty if it does not answer in time."""
+def _output(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What a program answers; empty if it does not in time."""
     try:
         answer = subprocess.run(
-            [str(path), "--version"],
+            argv,
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -13,7 +13,11 @@ _FORWARDED = ("HDF5_USE_FILE_LOCKING", "NO_COLOR", "OMP_NUM_THREADS", "PYTHONPAT
 
 
 def start_ranks(
-    program: Sequence[str], ranks: int, environ: Mapping[str, str] | None = None
+    program: Sequence[str],
+    ranks: int,
+    environ: Mapping[str, str] | None = None,
+    *,
+    fault_tolerant: bool = False,
 ) -> int:
     """Run `program` on `ranks` ranks of this machine or allocation until all have ended.
 
@@ -21,6 +25,7 @@ def start_ranks(
         program: the command line of every rank.
         ranks: how many, >= 1.
         environ: the environment; this process's by default.
+        fault_tolerant: whether the death of a rank shall leave the others alive, if this MPI can.
 
     Returns:
         As `run_ranks`: what the launcher says, not to be believed alone.
@@ -36,6 +41,7 @@ def start_ranks(
         ranks=ranks,
         machine=this_machine(environ),
         forward=forwarded(environ),
+        fault_tolerant=fault_tolerant and mpirun.can_lose_ranks(launcher, environ),
     )
     return supervise.run_ranks(
         argv, {**extra, **environ}, filter_stdout=launcher.vendor != "Open MPI"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc_train.observe.metrics import MetricsFile
+from hpc_train.observe.metrics import MetricsFile, last_batch
 from hpc_train.observe.progress import Progress
 from hpc_train.observe.result import Result, environment, read_result, write_json
 from hpc_train.observe.sink import Forgiving, Sink, Start
@@ -15,6 +15,7 @@ __all__ = [
     "Sink",
     "Start",
     "environment",
+    "last_batch",
     "read_result",
     "write_json",
 ]

@@ -15,10 +15,17 @@ _FLUSH_SECONDS = 1.0
 
 
 class MetricsFile:
-    """Appends records to a file; what is beyond the step of a resumed run is cut off first."""
+    """Appends records to a file; what is beyond the step of a resumed run is cut off first.
 
-    def __init__(self, path: Path, after_batch: int) -> None:
+    Args:
+        path: the file.
+        after_batch: the batch at which the run goes on.
+        flush_seconds: for how long steps may stay in memory that dies with the process.
+    """
+
+    def __init__(self, path: Path, after_batch: int, flush_seconds: float = _FLUSH_SECONDS) -> None:
         self._path = path
+        self._patience = flush_seconds
         if path.exists():
             _cut(path, after_batch)
         self._file = path.open("a", encoding="utf-8")
@@ -30,7 +37,7 @@ class MetricsFile:
     def record(self, record: Record) -> None:
         """Write `record`; numbers that are not finite become null, as JSON has none."""
         self._file.write(json.dumps(finite(record)) + "\n")
-        if record["kind"] != "step" or time.monotonic() - self._flushed > _FLUSH_SECONDS:
+        if record["kind"] != "step" or time.monotonic() - self._flushed > self._patience:
             self._file.flush()
             self._flushed = time.monotonic()
 
@@ -41,6 +48,22 @@ class MetricsFile:
             os.fsync(self._file.fileno())
         finally:
             self._file.close()
+
+
+def last_batch(path: Path) -> int:
+    """The batch of the last step that a file tells of; -1 if there is none."""
+    last = -1
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                    last = int(record["batch"]) if record["kind"] == "step" else last
+                except (ValueError, KeyError, TypeError):
+                    continue
+    except FileNotFoundError:
+        return -1
+    return last
 
 
 def finite(value: Any) -> Any:

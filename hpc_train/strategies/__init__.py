@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -23,6 +23,7 @@ __all__ = [
     "Layout",
     "Learner",
     "Outcome",
+    "Regroupable",
     "Strategy",
     "Tally",
     "Total",
@@ -50,6 +51,17 @@ class Strategy(Protocol):
 
     def settle(self) -> None:
         """Make all ranks hold equal weights."""
+
+
+@runtime_checkable
+class Regroupable(Strategy, Protocol):
+    """What a strategy also has if it can go on with other ranks than it began with."""
+
+    def rollback(self) -> None:
+        """Forget a phase of a batch that was begun and never finished."""
+
+    def regroup(self, layout: Layout, scheduler: Scheduler) -> None:
+        """Make anew what depends on who the ranks are; weights are equal, and stay."""
 
 
 # name -> builder

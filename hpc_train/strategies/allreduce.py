@@ -21,7 +21,7 @@ from torch import nn
 from hpc_train.comm import Comm, prepare
 from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
-from hpc_train.record import phase
+from hpc_train.record import operation, phase
 from hpc_train.schedule import Scheduler
 from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
 from hpc_train.strategies.learner import Learner
@@ -62,24 +62,35 @@ class AllReduce:
         scheduler: Scheduler,
         collective: str,
     ) -> None:
-        self.plan = scheduler.plan
-        self._scheduler = scheduler
-        self._announced = scheduler.plan  # rank 0: what the next tally says
         self._number = 0
-        self._counts: tuple[int, ...] = ()  # samples of each rank in the present batch ...
-        self._before: tuple[int, ...] = ()  # ... and in the one before
         self._model = model
         self._buffers = BufferSnapshot(model)
         self._samples = 0
         self._comm = comm
-        self._layout = layout
         self._learners = learners
+        self._collective = collective
+        self.regroup(layout, scheduler)
+        self._spread()
+
+    def regroup(self, layout: Layout, scheduler: Scheduler) -> None:
+        """Make anew what depends on who the ranks are; collective. Weights stay as they are."""
+        self.plan = scheduler.plan
+        self._scheduler = scheduler
+        self._announced = scheduler.plan  # rank 0: what the next tally says
+        self._counts: tuple[int, ...] = ()  # samples of each rank in the present batch ...
+        self._before: tuple[int, ...] = ()  # ... and in the one before
+        self._layout = layout
         self._share_gradients()
         self._reductions = {
-            learner.name: [prepare(collective, comm, arena.grad) for arena in learner.arenas]
-            for learner in learners
+            learner.name: [
+                prepare(self._collective, self._comm, arena.grad) for arena in learner.arenas
+            ]
+            for learner in self._learners
         }
-        self._spread()
+
+    def rollback(self) -> None:
+        """Forget a batch that was begun and never finished: module buffers are as before it."""
+        self._buffers.restore()
 
     def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
         """Which samples of which global batch are this rank's, as they are trained."""
@@ -116,6 +127,7 @@ class AllReduce:
             learner.zero()
         reductions = self._reductions[learner.name]
         with phase("communication", operation="reduce"):
+            operation("reduce", sum(arena.grad.nbytes for arena in learner.arenas))
             for reduction in reductions:
                 reduction.launch()
             for reduction in reductions:

@@ -92,7 +92,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     task = together(comm, lambda: make_task(config))
     network = together(comm, lambda: make_network(config, plan, model, feed, datasets["train"]))
     learners = together(comm, lambda: make_learners(config, task, network))
-    scheduler = make_scheduler(config, comm.world.size, plan.num_batches)
+    scheduler = make_scheduler(config, comm.members, plan.num_batches)
     layout = Layout(list(task.metrics), comm.world.size)
     strategy = make_strategy(
         config.strategy.name, comm, network, learners, layout, scheduler, config.comm.collective
@@ -208,11 +208,21 @@ def preflight(config: Config, num_ranks: int) -> Survey:
     return plan
 
 
-def make_scheduler(config: Config, num_ranks: int, num_batches: int) -> Scheduler:
-    """The scheduler of the policy that the configuration names; rank 0's decides."""
+def make_scheduler(config: Config, members: Sequence[int], num_batches: int) -> Scheduler:
+    """The scheduler of the policy that the configuration names; rank 0's decides.
+
+    Args:
+        config: what was asked for.
+        members: the number that each rank had at the beginning: shares are stated for those.
+        num_batches: the length of the run.
+    """
     section = config.schedule
+    shares = section.shares
+    if shares is not None:
+        shares = [shares[member] for member in members]
+        shares = shares if sum(shares) > 0 else None  # those that had samples are gone
     situation = Situation.unknown(
-        config.data.batch_size, num_ranks, section.shares, config.data.micro_batch_size or 1
+        config.data.batch_size, len(members), shares, config.data.micro_batch_size or 1
     )
     return Scheduler(find_policy(section.policy), situation, num_batches)
 

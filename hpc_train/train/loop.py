@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from hpc_train.checkpoint import Store
-from hpc_train.errors import CheckpointError, NonFiniteError
+from hpc_train.errors import CheckpointError, HpcTrainError, LostRanksError, NonFiniteError
 from hpc_train.observe import Sink
 from hpc_train.plan import Course, Every, Plan, Segment, Work, segments
 from hpc_train.record import Stopwatch, phase
 from hpc_train.stop import StopFlag
-from hpc_train.strategies import Outcome, Tally
+from hpc_train.strategies import Learner, Outcome, Tally
 from hpc_train.train.build import Parts
 from hpc_train.train.evaluation import evaluate
+from hpc_train.train.figures import Figures, balance
+from hpc_train.train.place import Place
 from hpc_train.train.saving import Saving
 from hpc_train.train.step import check_metrics, compute
 from hpc_train.world import RankError, agree
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from hpc_train.train.survival import Survival
 
-_TOLD_RANKS = 256  # beyond it, a step's record leaves out what each rank did
+logger = logging.getLogger(__name__)
 
 
 class Loop:
@@ -36,6 +42,7 @@ class Loop:
         stop: raised when the run shall save and leave.
         course, batch, step: where it begins.
         num_batches: where it ends.
+        survival: goes on without ranks that die; None to fail with them.
     """
 
     def __init__(
@@ -50,17 +57,13 @@ class Loop:
         batch: int,
         step: int,
         num_batches: int,
+        survival: Survival | None = None,
     ) -> None:
         self.parts = parts
         self.batch = batch
         self.step = step
         self.metrics: dict[str, dict[str, float]] = {}
-        self.samples = 0
-        self.seconds = 0.0
-        size = parts.comm.world.size
-        self.rank_samples = [0] * size
-        self.busy_seconds = [0.0] * size
-        self.waiting_seconds = [0.0] * size
+        self.figures = Figures(parts.comm.world.size)
         self._sinks = sinks
         self._stopwatch = stopwatch
         self._stop = stop
@@ -72,38 +75,54 @@ class Loop:
         self._clean = True  # whether the weights are as they were before the present batch
         self._foretold: Plan | None = None
         self._ending: str | None = None  # why a technique wants the run to end here
+        self.place = Place(looked_up=batch if batch < num_batches else -1)
+        self._survival = survival
 
     def run(self) -> str:
         """Train to the end; "done", or "preempted" if the run was asked to save and leave."""
-        config = self.parts.config
         self.parts.model.train()
         try:
-            if self.batch == self._num_batches:  # an earlier part ended just before its result
-                self._look_up(Segment(self.batch, self.batch, evaluate=True, save=True, last=True))
-            for segment in segments(
-                self._course,
-                self.batch,
-                self._num_batches,
-                evaluate=Every.parse(config.run.evaluate),
-                save=self._saving.boundary,
-            ):
-                leaving = self._train(segment)
-                if leaving:
-                    self._settle()
-                    self._save(wait=True)
-                if self.batch == segment.stop:
-                    self._look_up(segment)
-                if self._ending is not None:
-                    self._end_early()
-                    break
-                if leaving and self.batch < self._num_batches:
-                    return "preempted"
-        except (RankError, NonFiniteError) as error:
+            while True:
+                try:
+                    return self._run()
+                except Exception as error:
+                    if self._survival is None or not self.parts.comm.is_lost(error):
+                        raise
+                    self._survival.go_on(self)
+        except (RankError, NonFiniteError, LostRanksError) as error:
             self._rescue(error)
             raise
         finally:
             self._saving.close()
+
+    def _run(self) -> str:
+        if self._ending is not None:  # a rank was lost while the run ended early
+            self._end_early()
+            return "done"
+        for segment in self._segments():
+            self._train(segment)
+            if self.place.leaving:
+                self._settle()
+                self._save(wait=True)
+            if self.batch == segment.stop:
+                self._look_up(segment)
+            if self._ending is not None:
+                self._end_early()
+                break
+            if self.place.leaving and self.batch < self._num_batches:
+                return "preempted"
         return "done"
+
+    def _segments(self) -> Iterator[Segment]:
+        """What is left of the run, beginning with a look-up that was broken off."""
+        evaluate = Every.parse(self.parts.config.run.evaluate)
+        cut = partial(segments, self._course, evaluate=evaluate, save=self._saving.boundary)
+        if self.place.looked_up < self.batch:
+            if self.batch == self._num_batches:  # or an earlier part ended just before its result
+                yield Segment(self.batch, self.batch, evaluate=True, save=True, last=True)
+            elif (last := next(cut(self.batch - 1, self._num_batches))).stop == self.batch:
+                yield replace(last, start=self.batch)
+        yield from cut(self.batch, self._num_batches)
 
     def _foretell(self) -> None:
         """Let the loader read ahead, as the present plan says, to the end of the run."""
@@ -112,33 +131,42 @@ class Loop:
         with phase("data", operation="foretell"):  # a part of what a change of plan costs
             self.parts.loaders["train"].follow(self.parts.strategy.foretell(batches))
 
-    def _train(self, segment: Segment) -> bool:
-        """Train the batches of a segment; true if the run was asked to leave before its end."""
+    def _train(self, segment: Segment) -> None:
+        """Train the batches of a segment, or to where the run was asked to leave."""
+        if self.place.leaving:
+            return
         batches = self._course.batches(segment.start, segment.stop)
         for work in self.parts.strategy.work(batches):
             started = time.perf_counter()
             if self._foretold is not self.parts.strategy.plan:
                 self._foretell()
-            outcomes = self._batch(work)
+            self._batch(work)
+            outcomes, self.place.outcomes = self.place.outcomes, []
+            self.step += any(outcome.updated for outcome in outcomes)
             self.batch += 1
+            flags = [outcome.total.flags for outcome in outcomes]
+            self.place.leaving = any(told["preempted"] or told["stop"] for told in flags)
             self._tell(work, outcomes, time.perf_counter() - started)
             if self._saving.hear(outcomes):
                 self._save_now()
-            if any(o.total.flags["preempted"] or o.total.flags["stop"] for o in outcomes):
-                return True
-        return False
+            if self.place.leaving:
+                return
 
-    def _batch(self, work: Work) -> list[Outcome]:
-        """One global batch, all phases of the task; a rank that fails tells the others so."""
+    def _batch(self, work: Work) -> None:
+        """One global batch, all phases of the task that are not committed yet."""
         parts = self.parts
-        outcomes: list[Outcome] = []
         samples = None
-        self._clean = True
+        self._clean = not self.place.outcomes
+        self.place.techniques = parts.techniques.notes()
         parts.techniques.begin(work.batch)
         rate = parts.rates.factor(work.batch.number) * parts.techniques.rate_factor()
-        for part, learner in zip(parts.task.phases, parts.learners, strict=True):
+        committed = len(self.place.outcomes)
+        for part, learner in zip(
+            parts.task.phases[committed:], parts.learners[committed:], strict=True
+        ):
             learner.set_rate(rate)
             parts.strategy.begin(learner)
+            self.place.open = True
             error: Exception | None = None
             try:
                 samples = samples or parts.loaders["train"].get(work)
@@ -149,23 +177,34 @@ class Loop:
                 tally.digest = samples.digest
             except Exception as raised:
                 error, tally = raised, Tally(flags={"failed"})
-            tally.busy_seconds, self._busy = self._busy, 0.0
-            if self._stop.is_set:
-                tally.flags.add("preempted")
-            tally.flags |= self._saving.flags()
-            self._saving.before_update()
-            outcome = parts.strategy.finish(learner, tally)
+            outcome = self._finish(learner, tally)
             if outcome.total.flags["failed"]:
                 agree(parts.comm, error)
-            outcomes.append(outcome)
-            if outcome.updated:
-                parts.techniques.updated(learner)
+            self._commit(learner, outcome)
             if not outcome.finite:
                 self._not_finite(work, outcome)
             self._clean = False
         self._clean = True
-        self.step += any(outcome.updated for outcome in outcomes)
-        return outcomes
+
+    def _finish(self, learner: Learner, tally: Tally) -> Outcome:
+        """Reduce, agree, update; a rank that failed tells the others so."""
+        tally.busy_seconds, self._busy = self._busy, 0.0
+        if self._stop.is_set:
+            tally.flags.add("preempted")
+        tally.flags |= self._saving.flags()
+        self._saving.before_update()
+        outcome = self.parts.strategy.finish(learner, tally)
+        self.place.open = False
+        return outcome
+
+    def _commit(self, learner: Learner, outcome: Outcome) -> None:
+        """From here on the phase counts as done; a rank lost in between leaves no whole state."""
+        self.place.whole = False
+        if outcome.updated:
+            self.parts.techniques.updated(learner)
+        self.place.outcomes.append(outcome)
+        self.place.techniques = self.parts.techniques.notes()
+        self.place.whole = True
 
     def _not_finite(self, work: Work, outcome: Outcome) -> None:
         """Stop or go on when loss or gradient are not finite; no rank has updated."""
@@ -191,9 +230,8 @@ class Loop:
         total = outcomes[0].total
         before = outcomes[0].before
         if before:
-            self._add_up(before, total.busy_seconds)
-        self.samples += work.batch.size
-        self.seconds += elapsed
+            self.figures.add_up(before, total.busy_seconds)
+        self.figures.add(work.batch.size, elapsed)
         self._record(
             {
                 "kind": "step",
@@ -205,7 +243,7 @@ class Loop:
                 "samples_per_second": work.batch.size / elapsed,
                 "seconds": {name: round(value, 6) for name, value in seconds.items()},
                 "delivered": total.digest,
-                **_balance(before, total.busy_seconds),
+                **balance(before, total.busy_seconds),
                 **{
                     f"{key}_{learner.name}": value
                     for learner, outcome in zip(self.parts.learners[1:], outcomes[1:], strict=True)
@@ -215,16 +253,9 @@ class Loop:
             work,
         )
 
-    def _add_up(self, counts: tuple[int, ...], busy_seconds: tuple[float, ...]) -> None:
-        """Add up what each rank did in the step before."""
-        slowest = max(busy_seconds)
-        for rank, (count, busy) in enumerate(zip(counts, busy_seconds, strict=True)):
-            self.rank_samples[rank] += count
-            self.busy_seconds[rank] += busy
-            self.waiting_seconds[rank] += slowest - busy
-
     def _look_up(self, segment: Segment) -> None:
         """At the end of a segment: equal weights, evaluation, checkpoint."""
+        self.place.techniques = self.parts.techniques.notes()
         self._settle()
         due = ["validation"] if segment.evaluate else []
         if segment.last:
@@ -234,6 +265,7 @@ class Loop:
                 self._evaluate(kind)
         if segment.save or self._is_best:
             self._save(wait=segment.last)
+        self.place.looked_up = self.batch
         self._stopwatch.take()
 
     def _end_early(self) -> None:
@@ -279,7 +311,7 @@ class Loop:
         self._save(wait=False)
         self._stopwatch.take()
 
-    def _rescue(self, error: RankError | NonFiniteError) -> None:
+    def _rescue(self, error: HpcTrainError) -> None:
         """Before leaving with an error: save the state before the broken batch, if it is whole."""
         self._saving.rescue()
         if not self._clean or self.batch == 0:
@@ -294,17 +326,34 @@ class Loop:
         record.setdefault("batch", self.batch)
         if work is not None:
             record.setdefault("epoch", work.batch.epoch)
+        if record["kind"] == "step":
+            self.place.recent.append(record)
+            self.place.told = self.batch if self._sinks else -1
         for sink in self._sinks:
             sink.record(record)
 
+    def rejoin(self, survivors: Sequence[int]) -> None:
+        """After ranks were lost: keep the figures of those that are left."""
+        self.figures.keep(survivors)
+        self._saving.abandon()
+        self._saving.before_update()  # a thread may still copy what is about to change
 
-def _balance(counts: tuple[int, ...], busy_seconds: tuple[float, ...]) -> dict[str, object]:
-    """What a step's record says of the step before: who did how much, and how evenly."""
-    if len(counts) < 2:
-        return {}
-    busy = [t for n, t in zip(counts, busy_seconds, strict=True) if n]
-    record: dict[str, object] = {"balance": round(sum(busy) / len(busy) / max(busy_seconds), 4)}
-    if len(counts) <= _TOLD_RANKS:
-        seconds = [round(t, 6) for t in busy_seconds]
-        record["before"] = {"counts": list(counts), "busy_seconds": seconds}
-    return record
+    def resume(self, batch: int, step: int, sinks: Sequence[Sink]) -> None:
+        """After ranks were lost: the position that the survivors agreed on, and who hears of it."""
+        self.batch, self.step, self._sinks = batch, step, sinks
+        self._foretold = None
+        self._clean = not self.place.outcomes
+        self._is_best = False
+        if self.place.looked_up < batch:
+            self._ending = None
+        self._busy = 0.0
+        self._stopwatch.take()
+
+    def tell_event(self, event: str, text: str) -> None:
+        """Let the sinks hear of something that happened."""
+        self._record({"kind": "event", "event": event, "text": text})
+
+    @property
+    def sinks(self) -> Sequence[Sink]:
+        """Who hears of steps and events; none but on rank 0."""
+        return self._sinks

@@ -67,6 +67,7 @@ class Saving:
         self._prepared = not (self._timed or self.boundary.count or section.keep_best)
         self._best = None if section.keep_best is None else Best.parse(section.keep_best)
         self._best_value: float | None = None
+        self._best_batch = -1
         if self._best is not None:
             known = store.best_value() if parts.comm.world.is_coordinator else None
             self._best_value = parts.comm.broadcast(known)
@@ -105,9 +106,10 @@ class Saving:
         if self._best is None:
             return False
         value = metrics[self._best.metric]
-        better = self._best.beats(value, self._best_value)
+        again = self._best_batch == batch  # after a rank was lost in the middle of it
+        better = again or self._best.beats(value, self._best_value)
         if better:
-            self._best_value = value
+            self._best_value, self._best_batch = value, batch
             self._saved = -1  # a set that was saved just before the evaluation is not told of it
         return better
 
@@ -146,6 +148,11 @@ class Saving:
         """Finish what is pending before the run leaves with an error; a failure warns."""
         with suppress(RankError):
             self._attempt(self._saver.finish)
+
+    def abandon(self) -> None:
+        """Forget a save that ranks took part in which are gone; it is due again."""
+        self._saver.abandon()
+        self._saved = -1
 
     def close(self) -> None:
         """Let this rank's thread end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -79,21 +80,31 @@ def restore(parts: Parts, saved: Saved) -> tuple[Cursor, int, int]:
             where=str(saved.path),
             hint="resume with the settings and data of the run itself",
         )
-    _load_model(parts, saved)
-    for learner in parts.learners:
-        learner.load_state(_below(f"{OPTIMIZER}{learner.name}/", saved))
-    parts.techniques.restore(_below(TECHNIQUE, saved), told.get("techniques", {}))
+    adopt(parts, saved.tensors, told.get("techniques", {}), str(saved.path))
     return cursor, int(told["batch"]), int(told["step"])
 
 
-def _below(prefix: str, saved: Saved) -> dict[str, torch.Tensor]:
+def adopt(
+    parts: Parts, tensors: Mapping[str, torch.Tensor], techniques: Mapping[str, Any], where: str
+) -> None:
+    """Let the run hold the state that `collect` gave elsewhere, and the notes of its techniques.
+
+    Raises:
+        CheckpointError: if the tensors, which come from `where`, do not fit the model.
+    """
+    _load_model(parts, _below(MODEL, tensors), where)
+    for learner in parts.learners:
+        learner.load_state(_below(f"{OPTIMIZER}{learner.name}/", tensors))
+    parts.techniques.restore(_below(TECHNIQUE, tensors), techniques)
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with `prefix`, by the rest of their names."""
-    return {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _load_model(parts: Parts, saved: Saved) -> None:
+def _load_model(parts: Parts, found: Mapping[str, torch.Tensor], where: str) -> None:
     own = {n: t for n, t in parts.model.state_dict().items() if isinstance(t, torch.Tensor)}
-    found = _below(MODEL, saved)
     problems = [f"missing {name}" for name in own.keys() - found.keys()]
     problems += [f"unknown {name}" for name in found.keys() - own.keys()]
     problems += [
@@ -104,7 +115,7 @@ def _load_model(parts: Parts, saved: Saved) -> None:
     if problems:
         raise CheckpointError(
             f"checkpoint does not fit the model: {', '.join(sorted(problems)[:5])}",
-            where=str(saved.path),
+            where=where,
             hint="resume with the [model] that the run was started with",
         )
     with torch.no_grad():

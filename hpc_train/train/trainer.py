@@ -27,6 +27,7 @@ from hpc_train.observe import (
     Sink,
     Start,
     environment,
+    last_batch,
     read_result,
 )
 from hpc_train.plan import Course
@@ -37,6 +38,7 @@ from hpc_train.train.build import Parts, build
 from hpc_train.train.loop import Loop
 from hpc_train.train.memory import keep_freed_memory
 from hpc_train.train.saving import make_store
+from hpc_train.train.survival import make_survival
 from hpc_train.world import on_coordinator, together
 
 logger = logging.getLogger(__name__)
@@ -159,6 +161,15 @@ class Trainer:
         for sink in sinks:
             stack.callback(sink.close)
             sink.start(Start(way.batch, way.end, way.epochs, _summary(parts, folder, way.batch)))
+
+        def heir(batch: int) -> tuple[Sequence[Sink], int]:
+            last = last_batch(folder / "metrics.jsonl")
+            made = self._sinks(folder, batch)
+            for sink in made:
+                stack.callback(sink.close)
+                sink.start(Start(batch, way.end, way.epochs, ()))
+            return made, last
+
         return Loop(
             parts,
             store,
@@ -169,6 +180,7 @@ class Trainer:
             batch=way.batch,
             step=way.step,
             num_batches=way.end,
+            survival=make_survival(parts, heir),
         )
 
     def _run_dir(self, resume: str | Path | None) -> Path:
@@ -205,7 +217,10 @@ class Trainer:
         if not self._comm.world.is_coordinator:
             return []
         with rundir.writing(folder):
-            sinks: list[Sink] = [Forgiving(MetricsFile(folder / "metrics.jsonl", batch))]
+            # where a rank may die and the others go on, its steps must be on record
+            patience = {"flush_seconds": 0.0} if self._comm.fault_tolerant else {}
+            metrics = MetricsFile(folder / "metrics.jsonl", batch, **patience)
+            sinks: list[Sink] = [Forgiving(metrics)]
         return sinks if self._quiet else [*sinks, Forgiving(Progress(self._stream))]
 
     def _result(self, status: str, folder: Path, loop: Loop, seconds: float) -> Result:
@@ -217,8 +232,8 @@ class Trainer:
             metrics=loop.metrics,
             run_dir=str(folder),
             seconds=seconds,
-            samples_per_second=loop.samples / loop.seconds if loop.seconds else 0.0,
-            ranks=_rank_rows(loop, counts),
+            samples_per_second=loop.figures.samples_per_second,
+            ranks=loop.figures.rows(self._comm.members, counts),
             balance=dataclasses.asdict(loop.parts.scheduler.balance),
         )
 
@@ -271,30 +286,6 @@ def _is_done(folder: Path) -> bool:
 def _write(result: Result, folder: Path) -> None:
     with rundir.writing(folder):
         result.write(folder)
-
-
-def _rank_rows(loop: Loop, counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Per rank: share, trained samples a second of computing, seconds computing and waiting.
-
-    Over all steps whose seconds were told; the last one's never are. `counts` are the shares of a
-    run too short to have told any.
-    """
-    told = sum(loop.rank_samples) > 0
-    counts = loop.rank_samples if told else counts
-    total = sum(counts)
-    rows = []
-    for rank, count in enumerate(counts):
-        busy = loop.busy_seconds[rank]
-        rows.append(
-            {
-                "rank": rank,
-                "share": count / total,
-                "samples_per_second": count / busy if told and busy else 0.0,
-                "busy_seconds": busy,
-                "waiting_seconds": loop.waiting_seconds[rank],
-            }
-        )
-    return rows
 
 
 def _summary(parts: Parts, folder: Path, batch: int) -> tuple[str, ...]:

@@ -5,7 +5,15 @@ import pytest
 from hpc_train.errors import SetupError
 from hpc_train.launch.library import Probe, parse_answer
 from hpc_train.launch.machine import Machine, allocated_slots, physical_cores
-from hpc_train.launch.mpirun import Launcher, choose, command, find, fitting, identify
+from hpc_train.launch.mpirun import (
+    Launcher,
+    can_lose_ranks,
+    choose,
+    command,
+    find,
+    fitting,
+    identify,
+)
 
 OPEN_MPI = {"vendor": "Open MPI", "vendor_version": "5.0.11", "path": "/env/lib/libmpi.so.40"}
 MPICH = {"vendor": "MPICH", "vendor_version": "4.1.2", "path": "/opt/mpich/lib/libmpi.so.12"}
@@ -98,6 +106,20 @@ def test_hydra_needs_no_permission():
     argv, extra = command(INTEL, ["prog"], ranks=8, machine=root)
     assert argv == ["/opt/intel/bin/mpirun", "-n", "8", "prog"]
     assert extra == {"I_MPI_PIN": "off"}
+
+
+def test_losing_ranks_is_asked_for_where_the_mpi_was_built_for_it(tmp_path):
+    argv, _ = command(SITE5, ["prog"], ranks=2, machine=QUIET, fault_tolerant=True)
+    assert argv[3:5] == ["--with-ft", "ulfm"]
+    info = tmp_path / "ompi_info"
+    here = Launcher(str(tmp_path / "mpirun"), "Open MPI", (5, 0, 11))
+    assert not can_lose_ranks(here, {})  # no ompi_info
+    for told, able in (("FT MPI support: yes", True), ("FT MPI support: no", False)):
+        info.write_text(f"#!/bin/sh\necho '{told}'\n")
+        info.chmod(0o755)
+        assert can_lose_ranks(here, {}) == able
+    assert not can_lose_ranks(Launcher(here.path, "Open MPI", (4, 1, 4)), {})
+    assert not can_lose_ranks(Launcher(here.path, "MPICH", (5, 0)), {})
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hpc_train.config.schema.initialization import Initialization
 from hpc_train.config.schema.model import Model, Task
 from hpc_train.config.schema.optimizer import LearningRate, Optimizer
 from hpc_train.config.schema.ranks import Comm, Schedule, Strategy
+from hpc_train.config.schema.recovery import Recovery
 from hpc_train.config.schema.regularization import EarlyStopping, Regularization
 from hpc_train.config.schema.run import Run
 from hpc_train.config.schema.types import Section, parse_bytes, parse_seconds
@@ -38,6 +39,7 @@ class Config(Section):
     precision: Precision = Field(default_factory=Precision)
     device: Device = Field(default_factory=Device)
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    recovery: Recovery = Field(default_factory=Recovery)
     initialization: Initialization = Field(default_factory=Initialization)
     regularization: Regularization = Field(default_factory=Regularization)
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)

@@ -1,0 +1,183 @@
+"""Going on without ranks that died: the loop's side of the fault-tolerant MPI.
+
+    a rank dies in the middle of batch t; the others, wherever they were:
+
+    1 shrink      revoke all communicators, make new ones without it        comm
+    2 report      where is everybody; agree on the last committed step      recovery.policy (pure)
+    3 catch up    who is behind gets the state of one that is not
+    4 regroup     arenas, collectives, plan for the ranks that are left      strategies
+    5 tell        rank 0, perhaps a new one, goes on with the records
+                  and all repeat batch t with all its samples
+
+Whoever dies meanwhile is met by beginning again at 1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hpc_train.errors import LostRanksError
+from hpc_train.observe import Sink
+from hpc_train.record import phase
+from hpc_train.recovery.policy import Decision, Report, decide
+from hpc_train.strategies import Layout, Regroupable
+from hpc_train.train import state
+from hpc_train.train.build import Parts, make_scheduler
+from hpc_train.train.place import heard, told
+
+if TYPE_CHECKING:
+    from hpc_train.train.loop import Loop
+
+logger = logging.getLogger(__name__)
+
+# gives the sinks of a rank 0 that goes on at a batch, and the batch of the last step on record
+Heir = Callable[[int], tuple[Sequence[Sink], int]]
+
+
+class Survival:
+    """Takes a run up again after ranks were lost.
+
+    Args:
+        min_ranks: how many must be left.
+        heir: makes the sinks of a rank that becomes rank 0.
+    """
+
+    def __init__(self, min_ranks: int, heir: Heir) -> None:
+        self._min_ranks = min_ranks
+        self._heir = heir
+
+    def go_on(self, loop: Loop) -> None:
+        """Bring this rank and all survivors to the same place; collective among them.
+
+        Raises:
+            LostRanksError: on all of them, if too few are left; they are in the same place, too.
+        """
+        comm = loop.parts.comm
+        members, known = comm.members, len(comm.lost)
+        while True:
+            try:
+                with phase("recovery", operation="shrink"):
+                    comm.shrink()
+                    loop.rejoin([members.index(member) for member in comm.members])
+                    members = comm.members
+                    decision = self._meet(loop)
+                break
+            except Exception as error:
+                if not comm.is_lost(error):
+                    raise
+        text = f"{' and '.join(map(str, comm.lost[known:]))} lost in batch {decision.batch}"
+        left = f"{comm.world.size} rank{'s' if comm.world.size > 1 else ''}"
+        if not decision.enough:
+            raise LostRanksError(
+                f"{text}: {left} left, recovery.min_ranks is {self._min_ranks}",
+                hint="the state is saved: start the run again with --resume",
+            )
+        if comm.world.is_coordinator:
+            logger.warning("%s: going on with %s", text, left)
+        loop.tell_event("lost", f"{text}: going on with {left}")
+
+    def _meet(self, loop: Loop) -> Decision:
+        parts, place = loop.parts, loop.place
+        strategy = _regroupable(parts)
+        if place.open:
+            strategy.rollback()
+            place.open = False
+        mine = Report(loop.batch, len(place.outcomes), place.looked_up, place.leaving, place.whole)
+        reports = [Report(**report) for report in parts.comm.gather(asdict(mine))]
+        decision = decide(reports, self._min_ranks)
+        if decision.source is None:
+            raise LostRanksError(
+                "no rank that is left holds a whole state",
+                hint="start the run again from its last checkpoint with --resume",
+            )
+        step, records = self._catch_up(loop, decision, decision.source)
+        place.looked_up, place.leaving = decision.looked_up, decision.leaving
+        parts.techniques.restore(parts.techniques.tensors(), place.techniques)
+        self._regroup(parts)
+        sinks = self._tell(loop, decision, records)
+        loop.resume(decision.batch, step, sinks)
+        return decision
+
+    def _catch_up(
+        self, loop: Loop, decision: Decision, source: int
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Give all the place of `source`, and its state to those behind; step and records."""
+        parts, place = loop.parts, loop.place
+        known = {
+            "step": loop.step,
+            "outcomes": told(place.outcomes),
+            "techniques": place.techniques,
+            "records": list(place.recent),
+        }
+        known = parts.comm.broadcast(known, source)
+        if decision.behind:
+            behind = parts.comm.world.rank in decision.behind
+            place.whole = place.whole and not behind
+            tensors = _spread(parts, source)
+            if behind:
+                state.adopt(parts, tensors, known["techniques"], "another rank")
+                place.outcomes = heard(known["outcomes"])
+                place.techniques = known["techniques"]
+                place.recent.clear()
+                place.recent.extend(known["records"])
+                place.whole = True
+                # so that this position is told if yet another rank dies now
+                loop.batch, loop.step = decision.batch, known["step"]
+        return int(known["step"]), known["records"]
+
+    def _regroup(self, parts: Parts) -> None:
+        config, world = parts.config, parts.comm.world
+        parts.scheduler = make_scheduler(config, parts.comm.members, parts.rates.num_batches)
+        layout = Layout(list(parts.task.metrics), world.size)
+        _regroupable(parts).regroup(layout, parts.scheduler)
+
+    def _tell(
+        self, loop: Loop, decision: Decision, records: Sequence[dict[str, Any]]
+    ) -> Sequence[Sink]:
+        """Let rank 0 have sinks that know of every step up to here."""
+        if not loop.parts.comm.world.is_coordinator:
+            return []
+        sinks: Sequence[Sink] = loop.sinks
+        if not sinks:
+            sinks, loop.place.told = self._heir(decision.batch)
+        for record in records:
+            if loop.place.told < int(record["batch"]) <= decision.batch:
+                loop.place.told = int(record["batch"])
+                for sink in sinks:
+                    sink.record(record)
+        return sinks
+
+
+def make_survival(parts: Parts, heir: Heir) -> Survival | None:
+    """What lets a run survive the death of ranks; None if it is not wanted or not to be had."""
+    section = parts.config.recovery
+    able = parts.comm.fault_tolerant and isinstance(parts.strategy, Regroupable)
+    return Survival(section.min_ranks, heir) if section.shrink and able else None
+
+
+def _regroupable(parts: Parts) -> Regroupable:
+    assert isinstance(parts.strategy, Regroupable), "make_survival has checked it"
+    return parts.strategy
+
+
+def _spread(parts: Parts, source: int) -> dict[str, torch.Tensor]:
+    """The tensors of the run's state on `source`, on the CPU; on every rank."""
+    comm = parts.comm
+    own = state.collect(parts) if comm.world.rank == source else {}
+    kinds = {name: [list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in own.items()}
+    found = {}
+    for name, (shape, dtype) in comm.broadcast(kinds, source).items():
+        tensor = torch.empty(shape, dtype=getattr(torch, dtype))
+        if name in own:
+            tensor.copy_(own[name])
+        flat: np.ndarray[Any, Any] = tensor.reshape(-1).view(torch.uint8).numpy()
+        if flat.size:
+            comm.spread(flat, source)
+        found[name] = tensor
+    return found

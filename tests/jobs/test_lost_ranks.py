@@ -1,0 +1,96 @@
+"""Stories of ranks that are killed: the others go on, and end as if nothing had happened."""
+
+import json
+import os
+
+import pytest
+
+from hpc_train.launch import find
+from hpc_train.launch.mpirun import can_lose_ranks
+from tests.jobs.conftest import CONFIG
+from tests.jobs.processes import Job, cli, hpc_train
+from tests.jobs.test_run import assert_same_weights, result, steps
+
+pytestmark = pytest.mark.skipif(
+    not can_lose_ranks(find(os.environ), os.environ),
+    reason="this MPI does not survive the death of a rank (Open MPI 5 with ULFM does)",
+)
+
+COMMON = ("run.evaluate=10 steps", "checkpoint.every=10 steps", "checkpoint.keep_last=9")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory, blobs):
+    """An undisturbed run on one rank."""
+    folder = tmp_path_factory.mktemp("calm")
+    (folder / "story.toml").write_text(CONFIG.format(train=blobs))
+    ended = hpc_train("run", "story.toml", "run.dir=calm", *COMMON, cwd=folder)
+    assert ended.code == 0, ended
+    return folder / "calm"
+
+
+def lost(run):
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [record["text"] for record in records if record.get("event") == "lost"]
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        ["kill:1@5:data", "kill:0@14:communication", "kill:3@25:checkpoint"],
+        ["kill:0@9:evaluate", "kill:3@20:compute", "kill:1@29:update"],
+        ["kill:0@5:compute", "kill:1@5:communication", "kill:2@5:recovery"],
+    ],
+    ids=lambda kills: "+".join(kill.partition("@")[2] for kill in kills),
+)
+def test_killed_ranks_cost_neither_samples_nor_results(config, tmp_path, calm, kills):
+    argv = ["run", config, "run.dir=hurt", *COMMON, "-n", 4]
+    ended = hpc_train(*argv, *(f"--inject={kill}" for kill in kills), cwd=tmp_path)
+    assert ended.code == 0, ended
+    hurt = tmp_path / "hurt"
+    assert result(hurt)["status"] == "done"
+    assert steps(hurt) == steps(calm)  # every sample delivered exactly once, by the hash
+    assert_same_weights(hurt, calm)
+    assert len(result(hurt)["ranks"]) == 1
+    text = " ".join(lost(hurt))
+    for kill in kills:
+        assert f"rank {kill[5]} on " in text, ended
+    assert sorted(p.name for p in (hurt / "checkpoints").iterdir()) == sorted(
+        p.name for p in (calm / "checkpoints").iterdir()
+    )
+
+
+def test_with_too_few_ranks_left_the_run_is_saved_and_wants_to_go_on(config, tmp_path, calm):
+    argv = ["run", config, "run.dir=hurt", *COMMON, "recovery.min_ranks=2"]
+    ended = hpc_train(*argv, "-n", 2, "--inject=kill:0@17", cwd=tmp_path)
+    assert ended.code == 75, ended
+    assert "recovery.min_ranks is 2" in ended.err
+    assert (tmp_path / "hurt" / "checkpoints" / "step-00000017").is_dir()
+    ended = hpc_train("run", "--resume", tmp_path / "hurt", cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert steps(tmp_path / "hurt") == steps(calm)
+    assert_same_weights(tmp_path / "hurt", calm)
+
+
+def test_one_that_is_lost_too_early_is_named_and_nobody_waits(config, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import os, signal\n"
+        "from hpc_train.tasks import TASKS\n"
+        "class Deadly(TASKS['classification']):\n"
+        "    def __init__(self, **arguments):\n"
+        "        super().__init__(**arguments)\n"
+        "        if os.environ.get('OMPI_COMM_WORLD_RANK') == '1':\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    job = Job(cli("run", config, "run.dir=hurt", "task.name=mine:Deadly", "-n", 3), cwd=tmp_path)
+    ended = job.end(60)
+    assert ended.code == 1, ended
+    assert ended.err.count("rank 1 on ") == 1, ended
+    assert "died where the others could not go on without it" in ended.err
+
+
+def test_without_shrinking_a_killed_rank_ends_the_job(config, tmp_path):
+    argv = ["run", config, "run.dir=hurt", *COMMON, "recovery.shrink=false"]
+    ended = hpc_train(*argv, "-n", 2, "--inject=kill:1@17", cwd=tmp_path)
+    assert ended.code == 1, ended
+    assert "was killed by SIGKILL" in ended.err
