@@ -16,8 +16,9 @@ from hpc_train.config import Config
 from hpc_train.config.schema.optimizer import PhaseOptimizer
 from hpc_train.data import Dataset, Loader, make_order, open_dataset, share_dataset
 from hpc_train.errors import ConfigError, unknown
-from hpc_train.optim import Grouping, LearningRate, Settings
+from hpc_train.optim import Grouping, LearningRate, Settings, Shape, batch_scale
 from hpc_train.optim.groups import norms_and_biases, unmatched
+from hpc_train.plan import Every
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import TASKS, Phase, Task
@@ -112,7 +113,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
         learners=learners,
         scheduler=scheduler,
         strategy=strategy,
-        rates=_rates(config, plan),
+        rates=make_rates(config, plan),
         techniques=techniques,
     )
 
@@ -144,7 +145,10 @@ def make_task(config: Config) -> Task:
                 where="task.name",
                 hint="derive it from hpc_train.tasks.task.Supervised",
             )
-    _check_best(config, task.metrics)
+    if config.checkpoint.keep_best is not None:
+        check_metric(config, config.checkpoint.keep_best, "checkpoint.keep_best", task.metrics)
+    if config.learning_rate.name == "plateau":
+        check_metric(config, config.learning_rate.metric, "learning_rate.metric", task.metrics)
     _check_phases(config, [phase.name for phase in task.phases])
     return task
 
@@ -171,20 +175,23 @@ def _offered(config: Config, kind: Callable[..., Task]) -> dict[str, object]:
     return {"label_smoothing": smoothing}
 
 
-def _check_best(config: Config, metrics: Sequence[str]) -> None:
-    """Check that the metric by which the best checkpoint is chosen will be measured."""
-    text = config.checkpoint.keep_best
-    if text is None:
-        return
+def check_metric(config: Config, text: str, where: str, metrics: Sequence[str]) -> None:
+    """Check that a metric of the validation data will be measured.
+
+    Args:
+        text: such as "max accuracy"; where: the key that says so.
+        metrics: what the task measures.
+    """
     known = ["loss", *metrics]
     metric = Best.parse(text).metric
     if metric not in known:
-        raise ConfigError(unknown("metric", metric, known), where="checkpoint.keep_best")
+        raise ConfigError(unknown("metric", metric, known), where=where)
     if config.data.validation is None:
+        key = where.rpartition(".")[2]
         raise ConfigError(
-            f'checkpoint.keep_best needs data.validation (keep_best: "{text}")',
-            where="checkpoint.keep_best",
-            hint="name validation data, or leave keep_best out",
+            f'{where} needs data.validation ({key}: "{text}")',
+            where=where,
+            hint=f"name validation data, or leave {key} out",
         )
 
 
@@ -281,9 +288,23 @@ def _feed(config: Config, device: torch.device) -> Feed:
     )
 
 
-def _rates(config: Config, plan: Survey) -> LearningRate:
-    section = config.learning_rate
-    return LearningRate(section.name, plan.num_batches, section.warmup_steps, section.final_factor)
+def make_rates(config: Config, plan: Survey) -> LearningRate:
+    """The learning rate over the run, as a factor on that of each phase."""
+    section, data = config.learning_rate, config.data
+    every = Every.parse(section.every)
+    unit = plan.course.per_epoch if every.unit == "epochs" else 1
+    shape = Shape(
+        length=plan.num_batches,
+        final=section.final_factor,
+        every=every.count * unit,
+        gamma=section.gamma,
+        power=section.power,
+        growth=section.cycle_growth,
+        start=section.start_factor,
+        peak=section.peak,
+    )
+    scale = batch_scale(section.scale, data.batch_size, section.base_batch_size)
+    return LearningRate(section.name, plan.num_batches, section.warmup_steps, shape, scale)
 
 
 def _loader(config: Config, kind: str, dataset: Dataset, plan: Survey) -> Loader:

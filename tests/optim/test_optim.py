@@ -1,7 +1,5 @@
 """Optimizers, clipping, curves: torch's own numbers on flat buffers."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +8,6 @@ from torch import nn
 
 from hpc_train.errors import UsageError
 from hpc_train.optim import (
-    CURVES,
     LearningRate,
     Settings,
     clip_factor,
@@ -64,30 +61,6 @@ def test_clipping_is_torchs(values, limit):
     assert torch.allclose(mine, parameter.grad, rtol=1e-5, atol=1e-6)
     assert float(mine.norm()) <= limit * (1 + 1e-9)
     assert clip_factor(norm, None) == 1
-
-
-def test_a_cosine_after_a_warm_up():
-    rate = LearningRate("cosine", num_batches=14, warmup=4, final_factor=0.1)
-    factors = [rate.factor(batch) for batch in range(16)]
-    assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    assert factors[4] == 1
-    assert factors[9] == pytest.approx(0.55)
-    assert factors[14] == factors[15] == pytest.approx(0.1)
-    assert factors[4:14] == sorted(factors[4:14], reverse=True)
-
-
-@given(
-    name=st.sampled_from(sorted(CURVES)),
-    num_batches=st.integers(1, 50),
-    warmup=st.integers(0, 60),
-    final=st.floats(0, 1),
-    batch=st.integers(0, 100),
-)
-def test_factors_lie_in_their_range(name, num_batches, warmup, final, batch):
-    factor = LearningRate(name, num_batches, warmup, final).factor(batch)
-    assert 0 <= factor <= 1
-    assert batch < warmup or factor >= final - 1e-12
-    assert math.isfinite(factor)
 
 
 def test_unknown_names_are_told():

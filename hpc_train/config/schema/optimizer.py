@@ -1,4 +1,4 @@
-"""[optimizer], [learning_rate]: how gradients become new weights."""
+"""[optimizer]: how gradients become new weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hpc_train.config.schema.types import Fraction, NonNegative, NonNegativeInt, Positive, Section
+from hpc_train.config.schema.types import Fraction, NonNegative, Positive, Section
 
 
 class PhaseOptimizer(Section):
@@ -77,13 +77,3 @@ def _check(section: PhaseOptimizer, name: str) -> None:
     """Check what no single key can tell."""
     if section.nesterov and section.momentum == 0:
         raise ValueError(f"{name}.nesterov needs a momentum above 0 ({name}.momentum: 0.0)")
-
-
-class LearningRate(Section):
-    """The curve of the learning rate over global batches, a factor on optimizer.lr."""
-
-    name: Literal["constant", "cosine"] = Field("constant", description="constant or cosine")
-    warmup_steps: NonNegativeInt = Field(0, description="global batches of linear rise before it")
-    final_factor: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="cosine: factor at the end of the run"
-    )

@@ -12,7 +12,7 @@ from hpc_train.config import Config
 from hpc_train.strategies import Learner
 from hpc_train.train.survey import Survey
 from hpc_train.train.technique import Technique, Techniques
-from hpc_train.train.techniques import augmentation, max_norm, penalty
+from hpc_train.train.techniques import augmentation, max_norm, penalty, plateau
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     "augmentation": lambda needs: augmentation.make(needs.config),
     "penalty": lambda needs: penalty.make(needs.config),
     "max_norm": lambda needs: max_norm.make(needs.config),
+    "plateau": lambda needs: plateau.make(needs.config),
 }
 
 
