@@ -149,6 +149,9 @@ def make_task(config: Config) -> Task:
         check_metric(config, config.checkpoint.keep_best, "checkpoint.keep_best", task.metrics)
     if config.learning_rate.name == "plateau":
         check_metric(config, config.learning_rate.metric, "learning_rate.metric", task.metrics)
+    if config.early_stopping.metric is not None:
+        metric = config.early_stopping.metric
+        check_metric(config, metric, "early_stopping.metric", task.metrics)
     _check_phases(config, [phase.name for phase in task.phases])
     return task
 

@@ -96,7 +96,10 @@ class Loop:
             self._saving.close()
 
     def _run(self) -> str:
-        if self._ending is not None:  # a rank was lost while the run ended early
+        if self.batch < self._num_batches:  # a run that is resumed may have ended early
+            self._ending = self._ending or self.parts.techniques.ended()
+        if self._ending is not None:  # or a rank was lost while it did
+            self._settle()
             self._end_early()
             return "done"
         for segment in self._segments():
@@ -106,6 +109,8 @@ class Loop:
                 self._save(wait=True)
             if self.batch == segment.stop:
                 self._look_up(segment)
+                if self.place.leaving:  # with what techniques learned from the evaluation
+                    self._save(wait=True)
             if self._ending is not None:
                 self._end_early()
                 break
@@ -278,12 +283,14 @@ class Loop:
             self._save(wait=True)
 
     def _evaluate(self, kind: str) -> None:
-        with self.parts.techniques.evaluating():
+        techniques = self.parts.techniques
+        with techniques.evaluating(final=kind == "test"):
             metrics = evaluate(self.parts, kind)
+            if kind == "validation":
+                self._ending = techniques.evaluated(self.batch, metrics)
         self.metrics[kind] = metrics
         if kind == "validation":
             self._is_best = self._saving.evaluated(self.batch, metrics)
-            self._ending = self.parts.techniques.evaluated(self.batch, metrics)
         here = self._course.cursor(self.batch)
         self._record(
             {

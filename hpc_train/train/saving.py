@@ -103,6 +103,8 @@ class Saving:
     def evaluated(self, batch: int, metrics: dict[str, float]) -> bool:
         """Hear of an evaluation on the validation data; true if it is the best so far."""
         self._evaluated = (batch, metrics)
+        if self._parts.techniques.listen:
+            self._saved = -1  # a set that was saved just before does not hold what they learned
         if self._best is None:
             return False
         value = metrics[self._best.metric]

@@ -13,6 +13,7 @@ from hpc_train.data import ORDER_VERSION
 from hpc_train.errors import CheckpointError, ConfigError
 from hpc_train.plan import Cursor
 from hpc_train.train.build import Parts
+from hpc_train.train.technique import FINAL
 
 MODEL = "model/"
 OPTIMIZER = "optimizer/"
@@ -96,6 +97,19 @@ def adopt(
     for learner in parts.learners:
         learner.load_state(_below(f"{OPTIMIZER}{learner.name}/", tensors))
     parts.techniques.restore(_below(TECHNIQUE, tensors), techniques)
+
+
+def final_weights(saved: Saved) -> dict[str, torch.Tensor]:
+    """The weights and buffers of the model that a checkpoint stands for, by name.
+
+    Those that the run was evaluated with: averages (EMA, SWA), or the best ones of early stopping,
+    where it kept some; otherwise those that training goes on with.
+    """
+    found = _below(MODEL, saved.tensors)
+    for name, told in saved.manifest.notes.get("techniques", {}).items():  # as they were applied
+        if told.get("is_final"):
+            found |= _below(f"{TECHNIQUE}{name}/{FINAL}", saved.tensors)
+    return found
 
 
 def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -4,8 +4,10 @@
         each phase:          transform                   each micro-batch, on the device
                              gradients                   before they are reduced
                              updated                     after the update
+        a whole step:        stepping                    around forward and backward
     at the end of a segment: evaluating                  around an evaluation
                              evaluated                   after it; may end the run
+    at the end of the run:   finish                      what stays in the model
     in a checkpoint:         tensors, notes -> restore
 
 All ranks call the same methods at the same points. What a method does not override costs nothing.
@@ -22,6 +24,8 @@ import torch
 from hpc_train.plan import Batch, Work
 from hpc_train.strategies import Learner, Tally
 from hpc_train.tasks import TensorBatch
+
+FINAL = "final/"
 
 
 class Technique:
@@ -54,20 +58,37 @@ class Technique:
     def updated(self, learner: Learner) -> None:
         """After an update that took place; parameters are changed by `arena.write` alone."""
 
-    def evaluating(self) -> AbstractContextManager[None]:
-        """Around each evaluation, such as with other weights."""
+    def stepping(self) -> AbstractContextManager[None]:
+        """Around all of a phase that may fail on one rank, for what talks to others inside it."""
+        return nullcontext()
+
+    def evaluating(self, *, final: bool) -> AbstractContextManager[None]:
+        """Around each evaluation, such as with other weights; `final`: of the finished model."""
         return nullcontext()
 
     def evaluated(self, batch: int, metrics: Mapping[str, float]) -> str | None:
         """After the evaluation of the validation data, with metrics that all ranks hold.
+
+        The model still holds the weights that were evaluated.
 
         Returns:
             Why the run shall end here; None to go on.
         """
         return None
 
+    def ended(self) -> str | None:
+        """Why a run that is resumed was over already, by what was restored; None if it was not."""
+        return None
+
+    def finish(self) -> None:
+        """At the very end, when all is saved: leave the final weights in the model."""
+
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Its tensors in a checkpoint, by name; written by no method but `updated`."""
+        """Its tensors in a checkpoint, by name; written by `updated` and `evaluated` alone.
+
+        Those whose names begin with `FINAL` are weights that stand for the model's of that name,
+        if the notes have a true `is_final`.
+        """
         return {}
 
     def notes(self) -> dict[str, Any]:
@@ -88,6 +109,7 @@ class Techniques:
         self._transforms = self._those("transform")
         self._gradients = self._those("gradients")
         self._updated = self._those("updated")
+        self._stepping = self._those("stepping")
         self._evaluated = self._those("evaluated")
 
     def _those(self, method: str) -> list[Callable[..., Any]]:
@@ -124,17 +146,39 @@ class Techniques:
             updated(learner)
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def stepping(self) -> Iterator[None]:
+        """Around a phase of a step."""
+        with ExitStack() as stack:
+            for stepping in self._stepping:
+                stack.enter_context(stepping())
+            yield
+
+    @contextmanager
+    def evaluating(self, *, final: bool = False) -> Iterator[None]:
         """Around each evaluation."""
         with ExitStack() as stack:
             for member in self.members:
-                stack.enter_context(member.evaluating())
+                stack.enter_context(member.evaluating(final=final))
             yield
 
     def evaluated(self, batch: int, metrics: Mapping[str, float]) -> str | None:
         """Tell all of them what was measured; why the run shall end here, if one wants so."""
         reasons = [evaluated(batch, metrics) for evaluated in self._evaluated]
         return next((reason for reason in reasons if reason is not None), None)
+
+    @property
+    def listen(self) -> bool:
+        """Whether an evaluation changes what some of them remember."""
+        return bool(self._evaluated)
+
+    def ended(self) -> str | None:
+        """Why a run that is resumed was over already, if one says so."""
+        return next((reason for m in self.members if (reason := m.ended()) is not None), None)
+
+    def finish(self) -> None:
+        """At the very end; the last technique has the last word."""
+        for member in self.members:
+            member.finish()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors of all, as `<technique>/<name>`."""

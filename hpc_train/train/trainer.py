@@ -135,6 +135,8 @@ class Trainer:
             except Exception as error:
                 self._failed(error, folder, loop)
                 raise
+            if status == "done":
+                parts.techniques.finish()
             result = self._result(status, folder, loop, time.perf_counter() - started)
             on_coordinator(comm, lambda: _write(result, folder))
         return result
@@ -202,8 +204,18 @@ class Trainer:
         cursor, batch, step = together(comm, lambda: state.restore(parts, saved))
         course = parts.survey.course
         way = _way(parts, Course(course.num_samples, course.batch_size, cursor, batch), batch, step)
+        reason = parts.techniques.ended()
+        is_done = batch > way.end or reason is not None or batch == way.end
         # one that ended after its last batch, and before its result was written, is not complete
-        if batch > way.end or (batch == way.end and on_coordinator(comm, lambda: _is_done(folder))):
+        if batch > way.end or (is_done and on_coordinator(comm, lambda: _is_done(folder))):
+            if reason is not None:
+                raise _agreed(
+                    ConfigError(
+                        f"the run is complete already: it ended at batch {batch}, since {reason}",
+                        where=str(folder),
+                        hint="go on beyond it with a larger early_stopping.patience",
+                    )
+                )
             raise _agreed(
                 ConfigError(
                     f"the run is complete already ({batch} of {way.end} batches)",

@@ -22,7 +22,7 @@ class Busy(Technique):
         self.heard.append((self.name, learner))
 
     @contextmanager
-    def evaluating(self):
+    def evaluating(self, *, final):
         self.heard.append((self.name, "enter"))
         yield
         self.heard.append((self.name, "leave"))

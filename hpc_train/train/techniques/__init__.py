@@ -12,7 +12,14 @@ from hpc_train.config import Config
 from hpc_train.strategies import Learner
 from hpc_train.train.survey import Survey
 from hpc_train.train.technique import Technique, Techniques
-from hpc_train.train.techniques import augmentation, max_norm, penalty, plateau
+from hpc_train.train.techniques import (
+    augmentation,
+    averaging,
+    early_stopping,
+    max_norm,
+    penalty,
+    plateau,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     "penalty": lambda needs: penalty.make(needs.config),
     "max_norm": lambda needs: max_norm.make(needs.config),
     "plateau": lambda needs: plateau.make(needs.config),
+    "averaging": lambda needs: averaging.make(
+        needs.config, needs.survey.num_batches, needs.survey.course.num_samples, needs.learners
+    ),
+    "early_stopping": lambda needs: early_stopping.make(needs.config, needs.model),
 }
 
 
