@@ -22,7 +22,7 @@ from hpc_train.plan import Every
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import TASKS, Phase, Task
-from hpc_train.train.device import choose_device, set_threads
+from hpc_train.train.device import choose_device, set_tf32, set_threads
 from hpc_train.train.feed import Feed
 from hpc_train.train.names import bind, find
 from hpc_train.train.network import bind_model, make_network
@@ -35,6 +35,7 @@ from hpc_train.world import together
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -83,6 +84,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     plan = together(comm, lambda: survey(config, datasets, comm.world.size))
     device = together(comm, lambda: choose_device(config.device.name, comm))
     threads = set_threads(config.device.threads, comm)
+    set_tf32(config.precision.tf32)
     if comm.world.is_coordinator:
         for warning in plan.warnings:
             logger.warning("%s", warning)
@@ -288,6 +290,7 @@ def _feed(config: Config, device: torch.device) -> Feed:
         dtype=DTYPES[config.precision.dtype],
         scale=data.scale,
         micro_batch_size=data.micro_batch_size,
+        half=HALVES.get(config.precision.autocast),
     )
 
 

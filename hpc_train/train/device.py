@@ -75,6 +75,13 @@ def threads_of(rank: int, local_ranks: Sequence[int], cores: Sequence[Sequence[i
     return max(1, int(sum(1 / sharers[core] for core in cores[rank]) + 1e-9))
 
 
+def set_tf32(allowed: bool | None) -> None:
+    """Let GPUs round the factors of float32 products to 10 bits, or not; None: as torch has it."""
+    if allowed is not None:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 def set_threads(threads: int | str, group: Group) -> int:
     """Let torch use `threads` threads; "auto" follows OMP_NUM_THREADS, else the rank's cores."""
     cores = group.gather(sorted(os.sched_getaffinity(0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ class Feed:
         device, dtype: where and in which numbers the model computes.
         scale: factor on inputs; "auto" is 1/255 for uint8; "none" leaves integers integers.
         micro_batch_size: most samples of a part; None for all at once.
+        half: the numbers in which the model computes where torch holds it to be safe, bfloat16 or
+            float16; None for `dtype` throughout.
     """
 
     inputs: Sequence[str]
@@ -30,6 +33,13 @@ class Feed:
     dtype: torch.dtype
     scale: float | str
     micro_batch_size: int | None
+    half: torch.dtype | None = None
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around each forward pass: lets it compute in `half`."""
+        if self.half is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.half)
 
     def parts(self, samples: Samples) -> Iterator[tuple[int, TensorBatch]]:
         """Micro-batches in order, each with the position at which it begins."""

@@ -185,8 +185,10 @@ class Loop:
             outcome = self._finish(learner, tally)
             if outcome.total.flags["failed"]:
                 agree(parts.comm, error)
-            self._commit(learner, outcome)
-            if not outcome.finite:
+            expected = self._commit(learner, outcome)
+            if expected is not None:
+                self._record({"kind": "event", "event": "overflow", "text": expected}, work)
+            elif not outcome.finite:
                 self._not_finite(work, outcome)
             self._clean = False
         self._clean = True
@@ -202,14 +204,22 @@ class Loop:
         self.place.open = False
         return outcome
 
-    def _commit(self, learner: Learner, outcome: Outcome) -> None:
-        """From here on the phase counts as done; a rank lost in between leaves no whole state."""
+    def _commit(self, learner: Learner, outcome: Outcome) -> str | None:
+        """From here on the phase counts as done; a rank lost in between leaves no whole state.
+
+        Returns:
+            What a technique did about a gradient that it had expected not to be finite.
+        """
         self.place.whole = False
+        expected = None
         if outcome.updated:
             self.parts.techniques.updated(learner)
+        elif not outcome.finite and not outcome.total.flags["non_finite"]:
+            expected = self.parts.techniques.overflowed(learner)
         self.place.outcomes.append(outcome)
         self.place.techniques = self.parts.techniques.notes()
         self.place.whole = True
+        return expected
 
     def _not_finite(self, work: Work, outcome: Outcome) -> None:
         """Stop or go on when loss or gradient are not finite; no rank has updated."""

@@ -31,6 +31,8 @@ class Sums:
         """Add a micro-batch of `size` samples; gives the sum of weight times loss."""
         check_losses(losses, size)
         values, weights = losses.values, losses.weights
+        if values.dtype.itemsize < 4:  # half a float counts no further than 256 or 2048
+            values = values.float()
         total = values.sum() if weights is None else (values * weights).sum()
         weight = values.new_tensor(float(size)) if weights is None else weights.sum()
         for name, value in {"weight": weight, "loss": total, **losses.sums}.items():
@@ -70,13 +72,17 @@ def check_metrics(tally: Tally, metrics: Sequence[str]) -> None:
 def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
     """Add the gradients of the sum of weight x loss over `samples`; what they add up to."""
     sums, seed = Sums(), parts.config.run.seed
+    factor = parts.techniques.loss_factor(task.name)
     with phase("compute", batch=work.batch.number):
         for start, plain in parts.feed.parts(samples):
             seed_micro_batch(
                 seed, work.batch.epoch, work.batch.number, work.start + start, parts.device
             )
             batch = parts.techniques.transform(plain, work)
-            sums.add(task.losses(parts.model, batch), len(batch)).backward()  # type: ignore[no-untyped-call]
+            with parts.feed.autocast():
+                losses = task.losses(parts.model, batch)
+            total = sums.add(losses, len(batch))
+            (total if factor == 1 else total * factor).backward()  # type: ignore[no-untyped-call]
         return sums.tally()
 
 
@@ -89,7 +95,9 @@ def measure(model: nn.Module, task: Phase, feed: Feed, samples: Iterator[Samples
         with torch.no_grad(), phase("evaluate"):
             for some in samples:
                 for _, batch in feed.parts(some):
-                    sums.add(task.losses(model, batch), len(batch))
+                    with feed.autocast():
+                        losses = task.losses(model, batch)
+                    sums.add(losses, len(batch))
             return sums.tally()
     finally:
         model.train(was_training)

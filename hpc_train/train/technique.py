@@ -2,8 +2,9 @@
 
     for each global batch:   begin, rate_factor          of the batch
         each phase:          transform                   each micro-batch, on the device
+                             loss_factor                 of the losses, in backward
                              gradients                   before they are reduced
-                             updated                     after the update
+                             updated or overflowed       after the update, or in place of it
         a whole step:        stepping                    around forward and backward
     at the end of a segment: evaluating                  around an evaluation
                              evaluated                   after it; may end the run
@@ -48,6 +49,10 @@ class Technique:
         """A micro-batch as the model gets it; a function of (seed, epoch, ids) alone."""
         return batch
 
+    def loss_factor(self, phase: str) -> float:
+        """Factor on the losses of a phase before backward; `gradients` must take it back."""
+        return 1.0
+
     def gradients(self, learner: Learner, tally: Tally) -> None:
         """After backward, before the reduction: add this rank's part to `learner`'s gradients.
 
@@ -57,6 +62,14 @@ class Technique:
 
     def updated(self, learner: Learner) -> None:
         """After an update that took place; parameters are changed by `arena.write` alone."""
+
+    def overflowed(self, learner: Learner) -> str | None:
+        """After an update that was skipped: the loss was finite, the gradient of all ranks not.
+
+        Returns:
+            What it did about it, so that the run goes on; None if it had not expected it.
+        """
+        return None
 
     def stepping(self) -> AbstractContextManager[None]:
         """Around all of a phase that may fail on one rank, for what talks to others inside it."""
@@ -107,8 +120,10 @@ class Techniques:
         self._begin = self._those("begin")
         self._factors = self._those("rate_factor")
         self._transforms = self._those("transform")
+        self._loss_factors = self._those("loss_factor")
         self._gradients = self._those("gradients")
         self._updated = self._those("updated")
+        self._overflowed = self._those("overflowed")
         self._stepping = self._those("stepping")
         self._evaluated = self._those("evaluated")
 
@@ -135,6 +150,13 @@ class Techniques:
             batch = transform(batch, work)
         return batch
 
+    def loss_factor(self, phase: str) -> float:
+        """The product of all factors on the losses of a phase."""
+        factor = 1.0
+        for loss_factor in self._loss_factors:
+            factor *= loss_factor(phase)
+        return factor
+
     def gradients(self, learner: Learner, tally: Tally) -> None:
         """After backward, before the reduction."""
         for gradients in self._gradients:
@@ -144,6 +166,11 @@ class Techniques:
         """After an update that took place."""
         for updated in self._updated:
             updated(learner)
+
+    def overflowed(self, learner: Learner) -> str | None:
+        """Tell all of them of a skipped update; what one did, None if nobody expected it."""
+        told = [overflowed(learner) for overflowed in self._overflowed]
+        return next((text for text in told if text is not None), None)
 
     @contextmanager
     def stepping(self) -> Iterator[None]:

@@ -11,11 +11,12 @@ from pydantic import Field
 from hpc_train.config.schema.augmentation import Augmentation
 from hpc_train.config.schema.checkpoint import Checkpoint
 from hpc_train.config.schema.data import Data
-from hpc_train.config.schema.device import Device, Precision
+from hpc_train.config.schema.device import Device
 from hpc_train.config.schema.initialization import Initialization
 from hpc_train.config.schema.learning_rate import LearningRate
 from hpc_train.config.schema.model import Model, Task
 from hpc_train.config.schema.optimizer import Optimizer
+from hpc_train.config.schema.precision import Precision
 from hpc_train.config.schema.ranks import Comm, Schedule, Strategy
 from hpc_train.config.schema.recovery import Recovery
 from hpc_train.config.schema.regularization import EarlyStopping, Regularization

@@ -1,4 +1,4 @@
-"""[precision], [device]: in which numbers and where the model computes."""
+"""[device]: where and how the model computes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from typing import Literal
 from pydantic import Field
 
 from hpc_train.config.schema.types import PositiveInt, Section
-
-
-class Precision(Section):
-    """In which numbers the model computes."""
-
-    dtype: Literal["float32", "float64"] = Field("float32", description="float32 or float64")
 
 
 class Device(Section):

@@ -16,6 +16,7 @@ from hpc_train.train.techniques import (
     augmentation,
     averaging,
     early_stopping,
+    loss_scaling,
     max_norm,
     penalty,
     plateau,
@@ -35,6 +36,8 @@ class Needs:
 
 # name -> what makes it, or None where the configuration leaves it off
 MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
+    # first: takes its factor back before others add to the gradients
+    "loss_scaling": lambda needs: loss_scaling.make(needs.config),
     "augmentation": lambda needs: augmentation.make(needs.config),
     "penalty": lambda needs: penalty.make(needs.config),
     "max_norm": lambda needs: max_norm.make(needs.config),
