@@ -22,7 +22,7 @@ from hpc_train.plan import Every
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import TASKS, Phase, Task
-from hpc_train.train.device import choose_device, set_tf32, set_threads
+from hpc_train.train.device import ready_device, set_threads
 from hpc_train.train.feed import Feed
 from hpc_train.train.names import bind, find
 from hpc_train.train.network import bind_model, make_network
@@ -82,9 +82,8 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     """
     datasets = open_datasets(config, comm)
     plan = together(comm, lambda: survey(config, datasets, comm.world.size))
-    device = together(comm, lambda: choose_device(config.device.name, comm))
+    device = together(comm, lambda: ready_device(config, comm))
     threads = set_threads(config.device.threads, comm)
-    set_tf32(config.precision.tf32)
     if comm.world.is_coordinator:
         for warning in plan.warnings:
             logger.warning("%s", warning)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import resource
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
+from hpc_train.config import Config
 from hpc_train.errors import SetupError
 from hpc_train.world import Group, World
+
+logger = logging.getLogger(__name__)
+
+_RUSAGE_BYTES = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage
 
 
 def visible_gpus() -> list[str]:
@@ -73,6 +81,42 @@ def threads_of(rank: int, local_ranks: Sequence[int], cores: Sequence[Sequence[i
     """
     sharers = Counter(core for r in local_ranks for core in cores[r])
     return max(1, int(sum(1 / sharers[core] for core in cores[rank]) + 1e-9))
+
+
+def ready_device(config: Config, group: Group) -> torch.device:
+    """This rank's device, with all that torch must be told of it beforehand.
+
+    Raises:
+        SetupError: if GPUs are asked for and this rank sees none.
+    """
+    tell_allocator(config.device.cuda_allocator)
+    device = choose_device(config.device.name, group)
+    limit_gpu_memory(config.device.memory_fraction, device)
+    set_tf32(config.precision.tf32)
+    return device
+
+
+def limit_gpu_memory(fraction: float | None, device: torch.device) -> None:
+    """Let this process have a part of its GPU's memory, in (0, 1]; None for all of it."""
+    if fraction is None:
+        return
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(fraction, device)
+    else:
+        logger.warning("device.memory_fraction is for GPUs, and has no effect on the CPU")
+
+
+def tell_allocator(settings: str | None) -> None:
+    """Tell torch's allocator of GPU memory, which reads its settings when it is first asked."""
+    if settings is not None:
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = settings
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory so far: what torch had of the GPU, or of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_BYTES
 
 
 def set_tf32(allowed: bool | None) -> None:

@@ -18,6 +18,7 @@ from hpc_train.record import Stopwatch, phase
 from hpc_train.stop import StopFlag
 from hpc_train.strategies import Learner, Outcome, Tally
 from hpc_train.train.build import Parts
+from hpc_train.train.device import peak_bytes
 from hpc_train.train.evaluation import evaluate
 from hpc_train.train.figures import Figures, balance
 from hpc_train.train.place import Place
@@ -258,6 +259,7 @@ class Loop:
                 "samples_per_second": work.batch.size / elapsed,
                 "seconds": {name: round(value, 6) for name, value in seconds.items()},
                 "delivered": total.digest,
+                "peak_memory_bytes": peak_bytes(self.parts.device),
                 **balance(before, total.busy_seconds),
                 **{
                     f"{key}_{learner.name}": value

@@ -10,10 +10,14 @@ import torch
 from torch import nn
 
 from hpc_train.config import Config
+from hpc_train.config.schema.device import Device
 from hpc_train.data import Dataset
 from hpc_train.errors import ConfigError, HpcTrainError
 from hpc_train.models import MODELS
+from hpc_train.train.activations import checkpoint_activations
+from hpc_train.train.compilation import compile_network
 from hpc_train.train.feed import Feed
+from hpc_train.train.memory_format import channels_last
 from hpc_train.train.names import bind, find
 from hpc_train.train.seeds import seeded_weights
 from hpc_train.train.survey import Survey
@@ -68,7 +72,18 @@ def make_network(
         model = reshape(config, model)
     model = model.to(feed.device, feed.dtype)
     _try_out(model, feed, train)
+    _equip(model, config.device, feed.device)
     return model
+
+
+def _equip(model: nn.Module, section: Device, device: torch.device) -> None:
+    """What changes how the network computes, and neither its names nor its results."""
+    if section.channels_last:
+        channels_last(model)
+    if section.activation_checkpointing != "none":
+        checkpoint_activations(model, section.activation_checkpointing)
+    if section.compile:
+        compile_network(model, device)
 
 
 def _try_out(model: nn.Module, feed: Feed, train: Dataset) -> None:

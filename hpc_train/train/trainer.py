@@ -35,6 +35,7 @@ from hpc_train.record import Hook, Stopwatch, listening
 from hpc_train.stop import StopFlag
 from hpc_train.train import rundir, state
 from hpc_train.train.build import Parts, build
+from hpc_train.train.device import peak_bytes
 from hpc_train.train.loop import Loop
 from hpc_train.train.memory import keep_freed_memory
 from hpc_train.train.saving import make_store
@@ -237,6 +238,10 @@ class Trainer:
 
     def _result(self, status: str, folder: Path, loop: Loop, seconds: float) -> Result:
         counts = loop.parts.strategy.plan.counts
+        rows = loop.figures.rows(self._comm.members, counts)
+        peaks = self._comm.gather(peak_bytes(loop.parts.device))
+        for row, peak in zip(rows, peaks, strict=True):
+            row["peak_memory_bytes"] = peak
         return Result(
             status=status,
             exit_code=EXIT_DONE if status == "done" else EXIT_REQUEUE,
@@ -245,7 +250,7 @@ class Trainer:
             run_dir=str(folder),
             seconds=seconds,
             samples_per_second=loop.figures.samples_per_second,
-            ranks=loop.figures.rows(self._comm.members, counts),
+            ranks=rows,
             balance=dataclasses.asdict(loop.parts.scheduler.balance),
         )
 

@@ -111,7 +111,10 @@ def test_the_starter_names_every_key_and_its_default(tmp_path):
         given = table[section][0] if is_list(section) else table[section]
         assert set(given) | {"steps", "swa_start"} >= set(keys(section))
     default = Config.model_validate({"data": {"train": "", "inputs": "x"}, "model": {"name": ""}})
-    without_default = {"clip_norm", "keep_best", "phases", "rates"}
+    without_default = {"clip_norm", "keep_best", "phases", "rates"} | {
+        "cuda_allocator",
+        "memory_fraction",
+    }
     for name in ("optimizer", "checkpoint", "device", "learning_rate", "strategy", "task"):
         ours = getattr(config, name).model_dump(exclude=without_default)
         assert ours == getattr(default, name).model_dump(exclude=without_default)
