@@ -20,7 +20,7 @@ ROWS = [
     ["strategies", "recovery"],
     ["data", "models", "tasks", "augment", "optim", "schedule", "checkpoint", "comm", "observe"],
     ["config"],
-    ["world", "plan", "recipes"],
+    ["world", "plan", "keyed", "recipes"],
     ["errors", "log", "record", "stop", "shm", "philox"],
 ]
 LEVEL = {room: -number for number, row in enumerate(ROWS) for room in row}

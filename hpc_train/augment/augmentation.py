@@ -17,8 +17,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch.nn import functional
 
-from hpc_train.augment.bits import uniforms
 from hpc_train.errors import ConfigError
+from hpc_train.keyed import uniforms
 from hpc_train.philox import derive
 
 STREAM = 18  # of all random numbers of augmentations
@@ -30,7 +30,7 @@ class Draws:
 
     Attributes:
         uniform: in [0, 1), float64, shape (n, num_draws of the augmentation).
-        seed, epoch, ids: for those that need more, see `bits.words`.
+        seed, epoch, ids: for those that need more, see `keyed.words`.
     """
 
     uniform: torch.Tensor

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from hpc_train.augment.augmentation import Draws
-from hpc_train.augment.bits import normals
 from hpc_train.augment.checks import check_range
+from hpc_train.keyed import normals
 
 
 class Noise:

@@ -20,6 +20,7 @@ from hpc_train import __version__, errors, log
 COMMANDS = {
     "demo": ("demo", "Train a small CNN on handwritten digits, on two ranks."),
     "run": ("run", "Train what a configuration describes."),
+    "sample": ("sample", "Let a generative model make samples."),
     "recipes": ("recipes", "List the examples that ship with the package."),
     "config": ("config", "Write, show or explain configurations."),
     "data": ("data", "Import, inspect, verify and split data sets."),

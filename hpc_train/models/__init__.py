@@ -8,11 +8,12 @@ from typing import Any
 from torch import nn
 
 from hpc_train.models.cnn import cnn
+from hpc_train.models.gan import Gan, dcgan
 from hpc_train.models.mlp import mlp
 
-__all__ = ["MODELS", "cnn", "mlp"]
+__all__ = ["MODELS", "Gan", "cnn", "dcgan", "mlp"]
 
 # name -> builder; `input_shape` and `num_classes` are offered to whichever asks for them
-MODELS: Mapping[str, Callable[..., nn.Module]] = {"cnn": cnn, "mlp": mlp}
+MODELS: Mapping[str, Callable[..., nn.Module]] = {"cnn": cnn, "dcgan": dcgan, "mlp": mlp}
 
 Arguments = dict[str, Any]

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hpc_train.tasks.adversarial import Adversarial
 from hpc_train.tasks.classification import Classification
 from hpc_train.tasks.regression import Regression
 from hpc_train.tasks.task import Losses, Phase, Task, TensorBatch
 
-__all__ = ["TASKS", "Classification", "Losses", "Phase", "Regression", "Task", "TensorBatch"]
+__all__ = [
+    "TASKS",
+    "Adversarial",
+    "Classification",
+    "Losses",
+    "Phase",
+    "Regression",
+    "Task",
+    "TensorBatch",
+]
 
 # name -> class; further keys of [task] are its arguments
 TASKS: Mapping[str, Callable[..., Task]] = {
+    "adversarial": Adversarial,
     "classification": Classification,
     "regression": Regression,
 }

@@ -24,11 +24,13 @@ class TensorBatch:
         inputs: one tensor per input field, shape (n, *field shape).
         targets: one tensor per target field, shape (n, *field shape).
         ids: which samples they are, on the CPU, int64, shape (n,).
+        epoch: in which epoch they are trained; with the ids it keys what is random about them.
     """
 
     inputs: Mapping[str, torch.Tensor]
     targets: Mapping[str, torch.Tensor]
     ids: torch.Tensor
+    epoch: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,7 +71,10 @@ class Losses:
 
 
 class Phase(Protocol):
-    """One player of a task: which parameters it trains, and for which losses."""
+    """One player of a task: which parameters it trains, and for which losses.
+
+    A phase with an attribute `every` above 1 is run on each so many-th batch only.
+    """
 
     name: str
 
@@ -81,6 +86,12 @@ class Phase(Protocol):
 
         Weights are only read here: a checkpoint may be copying them (`checkpoint.asynchronous`).
         """
+
+
+def is_due(phase: Phase, number: int) -> bool:
+    """Whether `phase` is run on global batch `number`: on the last of each `every`."""
+    every: int = getattr(phase, "every", 1)
+    return (number + 1) % every == 0
 
 
 class Task(Protocol):

@@ -99,7 +99,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     strategy = make_strategy(
         config.strategy.name, comm, network, learners, layout, scheduler, config.comm.collective
     )
-    needs = Needs(config, comm, plan, network, learners)
+    needs = Needs(config, comm, plan, network, learners, task)
     techniques = together(comm, lambda: make_techniques(needs))
     return Parts(
         config=config,
@@ -138,7 +138,8 @@ def make_task(config: Config) -> Task:
     """The task that the configuration names."""
     section = config.task
     kind = find("task", section.name, TASKS)
-    task: Task = kind(**bind("task", kind, section.arguments, _offered(config, kind)))
+    offered = {"seed": config.run.seed, **_offered(config, kind)}
+    task: Task = kind(**bind("task", kind, section.arguments, offered))
     for what in ("phases", "metrics"):
         if not hasattr(task, what):
             raise ConfigError(
@@ -199,18 +200,22 @@ def check_metric(config: Config, text: str, where: str, metrics: Sequence[str]) 
         )
 
 
+def open_alone(config: Config) -> dict[str, Dataset]:
+    """`open_datasets` without ranks."""
+    fields = needed_fields(config)
+    return {
+        kind: open_dataset(name, fields, config.data.block_rows)
+        for kind, name in _dataset_names(config).items()
+    }
+
+
 def preflight(config: Config, num_ranks: int) -> Survey:
     """Check all that can be checked without ranks: data, plan, task and model builder.
 
     Raises:
         HpcTrainError: for whatever would stop the run at its beginning.
     """
-    fields = needed_fields(config)
-    datasets = {
-        kind: open_dataset(name, fields, config.data.block_rows)
-        for kind, name in _dataset_names(config).items()
-    }
-    plan = survey(config, datasets, num_ranks)
+    plan = survey(config, open_alone(config), num_ranks)
     make_task(config)
     pipelines(config)
     if config.device.name == "cuda" and not torch.cuda.is_available():

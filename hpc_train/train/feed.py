@@ -41,19 +41,20 @@ class Feed:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.half)
 
-    def parts(self, samples: Samples) -> Iterator[tuple[int, TensorBatch]]:
+    def parts(self, samples: Samples, epoch: int = 0) -> Iterator[tuple[int, TensorBatch]]:
         """Micro-batches in order, each with the position at which it begins."""
         size = self.micro_batch_size or max(1, len(samples.ids))
         for start in range(0, len(samples.ids), size):
-            yield start, self.batch(samples, start, start + size)
+            yield start, self.batch(samples, start, start + size, epoch)
 
-    def batch(self, samples: Samples, start: int, stop: int) -> TensorBatch:
+    def batch(self, samples: Samples, start: int, stop: int, epoch: int = 0) -> TensorBatch:
         """Samples [start, stop) on the device."""
         arrays = samples.arrays
         return TensorBatch(
             {name: self._input(arrays[name][start:stop]) for name in self.inputs},
             {name: self._target(arrays[name][start:stop]) for name in self.targets},
             torch.from_numpy(samples.ids[start:stop]),
+            epoch,
         )
 
     def is_scaled(self, dtype: str) -> bool:

@@ -17,6 +17,8 @@ from hpc_train.plan import Course, Every, Plan, Segment, Work, segments
 from hpc_train.record import Stopwatch, phase
 from hpc_train.stop import StopFlag
 from hpc_train.strategies import Learner, Outcome, Tally
+from hpc_train.tasks import Phase
+from hpc_train.tasks.task import is_due
 from hpc_train.train.build import Parts
 from hpc_train.train.device import peak_bytes
 from hpc_train.train.evaluation import evaluate
@@ -166,10 +168,7 @@ class Loop:
         self.place.techniques = parts.techniques.notes()
         parts.techniques.begin(work.batch)
         rate = parts.rates.factor(work.batch.number) * parts.techniques.rate_factor()
-        committed = len(self.place.outcomes)
-        for part, learner in zip(
-            parts.task.phases[committed:], parts.learners[committed:], strict=True
-        ):
+        for part, learner in self._due(work)[len(self.place.outcomes) :]:
             learner.set_rate(rate)
             parts.strategy.begin(learner)
             self.place.open = True
@@ -193,6 +192,11 @@ class Loop:
                 self._not_finite(work, outcome)
             self._clean = False
         self._clean = True
+
+    def _due(self, work: Work) -> list[tuple[Phase, Learner]]:
+        """The phases of the task that are run on a batch, and their learners."""
+        pairs = zip(self.parts.task.phases, self.parts.learners, strict=True)
+        return [(part, learner) for part, learner in pairs if is_due(part, work.batch.number)]
 
     def _finish(self, learner: Learner, tally: Tally) -> Outcome:
         """Reduce, agree, update; a rank that failed tells the others so."""
@@ -243,7 +247,7 @@ class Loop:
         """Record a step."""
         seconds = self._stopwatch.take()
         self._busy = sum(seconds.get(name, 0.0) for name in ("data", "compute", "update"))
-        total = outcomes[0].total
+        due, total = self._due(work), outcomes[0].total
         before = outcomes[0].before
         if before:
             self.figures.add_up(before, total.busy_seconds)
@@ -263,7 +267,7 @@ class Loop:
                 **balance(before, total.busy_seconds),
                 **{
                     f"{key}_{learner.name}": value
-                    for learner, outcome in zip(self.parts.learners[1:], outcomes[1:], strict=True)
+                    for (_, learner), outcome in zip(due[1:], outcomes[1:], strict=True)
                     for key, value in (("loss", outcome.total.mean_loss), ("lr", learner.rate))
                 },
             },
@@ -277,6 +281,8 @@ class Loop:
         due = ["validation"] if segment.evaluate else []
         if segment.last:
             due.append("test")
+        if segment.evaluate:
+            self.parts.techniques.inspect(self.step)
         for kind in due:
             if kind in self.parts.loaders:
                 self._evaluate(kind)

@@ -55,6 +55,13 @@ def make_model(config: Config, plan: Survey) -> nn.Module:
     return model
 
 
+def reshaped(config: Config, model: nn.Module) -> nn.Module:
+    """A network as the techniques of the configuration want its shape."""
+    for reshape in RESHAPES.values():
+        model = reshape(config, model)
+    return model
+
+
 def make_network(
     config: Config, plan: Survey, model: nn.Module | None, feed: Feed, train: Dataset
 ) -> nn.Module:
@@ -68,8 +75,7 @@ def make_network(
     """
     if model is None:
         model = make_model(config, plan)
-    for reshape in RESHAPES.values():
-        model = reshape(config, model)
+    model = reshaped(config, model)
     model = model.to(feed.device, feed.dtype)
     _try_out(model, feed, train)
     _equip(model, config.device, feed.device)

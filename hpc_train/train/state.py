@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from hpc_train.checkpoint import Saved
 from hpc_train.config import digest
@@ -93,7 +94,7 @@ def adopt(
     Raises:
         CheckpointError: if the tensors, which come from `where`, do not fit the model.
     """
-    _load_model(parts, _below(MODEL, tensors), where)
+    load_model(parts.model, _below(MODEL, tensors), where)
     for learner in parts.learners:
         learner.load_state(_below(f"{OPTIMIZER}{learner.name}/", tensors))
     parts.techniques.restore(_below(TECHNIQUE, tensors), techniques)
@@ -117,8 +118,13 @@ def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _load_model(parts: Parts, found: Mapping[str, torch.Tensor], where: str) -> None:
-    own = {n: t for n, t in parts.model.state_dict().items() if isinstance(t, torch.Tensor)}
+def load_model(model: nn.Module, found: Mapping[str, torch.Tensor], where: str) -> None:
+    """Give a model weights and buffers by their names.
+
+    Raises:
+        CheckpointError: if they, which come from `where`, do not fit it.
+    """
+    own = {n: t for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
     problems = [f"missing {name}" for name in own.keys() - found.keys()]
     problems += [f"unknown {name}" for name in found.keys() - own.keys()]
     problems += [

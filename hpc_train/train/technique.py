@@ -6,7 +6,7 @@
                              gradients                   before they are reduced
                              updated or overflowed       after the update, or in place of it
         a whole step:        stepping                    around forward and backward
-    at the end of a segment: evaluating                  around an evaluation
+    at the end of a segment: evaluating, inspect         around an evaluation; whenever one is due
                              evaluated                   after it; may end the run
     at the end of the run:   finish                      what stays in the model
     in a checkpoint:         tensors, notes -> restore
@@ -79,6 +79,12 @@ class Technique:
         """Around each evaluation, such as with other weights; `final`: of the finished model."""
         return nullcontext()
 
+    def inspect(self, step: int) -> None:
+        """Whenever an evaluation is due, also without validation data, inside `evaluating`.
+
+        Not collective: a rank may do nothing, and what fails must warn.
+        """
+
     def evaluated(self, batch: int, metrics: Mapping[str, float]) -> str | None:
         """After the evaluation of the validation data, with metrics that all ranks hold.
 
@@ -125,6 +131,7 @@ class Techniques:
         self._updated = self._those("updated")
         self._overflowed = self._those("overflowed")
         self._stepping = self._those("stepping")
+        self._inspect = self._those("inspect")
         self._evaluated = self._those("evaluated")
 
     def _those(self, method: str) -> list[Callable[..., Any]]:
@@ -187,6 +194,13 @@ class Techniques:
             for member in self.members:
                 stack.enter_context(member.evaluating(final=final))
             yield
+
+    def inspect(self, step: int) -> None:
+        """Whenever an evaluation is due."""
+        if self._inspect:
+            with self.evaluating(final=False):
+                for inspect in self._inspect:
+                    inspect(step)
 
     def evaluated(self, batch: int, metrics: Mapping[str, float]) -> str | None:
         """Tell all of them what was measured; why the run shall end here, if one wants so."""

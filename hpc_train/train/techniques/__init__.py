@@ -10,6 +10,7 @@ from torch import nn
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.strategies import Learner
+from hpc_train.tasks import Task
 from hpc_train.train.survey import Survey
 from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import (
@@ -20,6 +21,7 @@ from hpc_train.train.techniques import (
     max_norm,
     penalty,
     plateau,
+    samples,
 )
 
 
@@ -32,6 +34,7 @@ class Needs:
     survey: Survey
     model: nn.Module
     learners: Sequence[Learner]
+    task: Task
 
 
 # name -> what makes it, or None where the configuration leaves it off
@@ -46,6 +49,12 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
         needs.config, needs.survey.num_batches, needs.survey.course.num_samples, needs.learners
     ),
     "early_stopping": lambda needs: early_stopping.make(needs.config, needs.model),
+    "samples": lambda needs: samples.make(
+        needs.task,
+        needs.model,
+        needs.config.run.dir,
+        writes=needs.comm.world.is_coordinator,
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hpc_train.augment.bits import normals, uniforms, words
+from hpc_train.keyed import normals, uniforms, words
 from hpc_train.philox import key_of, rounds
 
 IDS = torch.tensor([0, 5, 2**33 + 7])

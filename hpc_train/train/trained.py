@@ -1,0 +1,48 @@
+"""A trained model, taken up from its run directory without ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from hpc_train.config import Config, load
+from hpc_train.errors import ConfigError
+from hpc_train.tasks import Task
+from hpc_train.train import state
+from hpc_train.train.build import DTYPES, make_task, open_alone
+from hpc_train.train.network import make_model, reshaped
+from hpc_train.train.saving import make_store
+from hpc_train.train.survey import survey
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run has learned, as of its newest valid checkpoint.
+
+    Attributes:
+        step: updates until then.
+    """
+
+    config: Config
+    task: Task
+    model: nn.Module
+    step: int
+
+
+def open_run(folder: Path) -> Trained:
+    """The model of a run, on the CPU, in evaluation mode.
+
+    Raises:
+        ConfigError: if `folder` is no run directory.
+        CheckpointError: if it holds no valid checkpoint.
+    """
+    if not (folder / "config.toml").is_file():
+        raise ConfigError("no run directory", where=str(folder), hint="runs lie in runs/")
+    config = load(folder / "config.toml").config
+    saved = make_store(config, folder).newest()
+    model = reshaped(config, make_model(config, survey(config, open_alone(config), 1)))
+    model = model.to(DTYPES[config.precision.dtype])
+    state.load_model(model, state.final_weights(saved), str(saved.path))
+    return Trained(config, make_task(config), model.eval(), int(saved.manifest.step))
