@@ -21,7 +21,7 @@ ROWS = [
     ["data", "models", "tasks", "augment", "optim", "schedule", "checkpoint", "comm", "observe"],
     ["config"],
     ["world", "plan", "keyed", "recipes"],
-    ["errors", "log", "record", "stop", "shm", "philox"],
+    ["errors", "log", "record", "stop", "shm", "mounts", "philox"],
 ]
 LEVEL = {room: -number for number, row in enumerate(ROWS) for room in row}
 

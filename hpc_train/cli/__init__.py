@@ -24,6 +24,7 @@ COMMANDS = {
     "recipes": ("recipes", "List the examples that ship with the package."),
     "config": ("config", "Write, show or explain configurations."),
     "data": ("data", "Import, inspect, verify and split data sets."),
+    "autopsy": ("autopsy", "Name the rank with which a run's trouble began."),
     "doctor": ("doctor", "Check this machine: MPI, cores, GPUs, storage."),
     "bench": ("bench", "Measure scaling and sums over ranks."),
     "completion": ("completion", "Print the completion script of a shell."),

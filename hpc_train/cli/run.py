@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_train import recipes
+from hpc_train.cli.autopsy import first_to_fail
 from hpc_train.cli.report import dry_run_option, json_option, print_json
 from hpc_train.cli.table import result_lines
 from hpc_train.config import Loaded, load, to_toml
@@ -21,6 +23,9 @@ from hpc_train.stop import StopFlag
 
 if TYPE_CHECKING:
     from hpc_train.recovery import Injection
+
+
+logger = logging.getLogger(__name__)
 
 
 @click.command(name="run")
@@ -193,6 +198,8 @@ def launch(request: Request, ranks: int, *, as_json: bool, verbose: bool) -> int
     result = read_result(folder) if _stamp(folder) != before else None
     if result is not None and result.status in ("done", "preempted", "failed"):
         return code if code == 130 else result.exit_code
+    if code != 130 and (text := first_to_fail(folder)):
+        logger.error("%s", text)
     if code == 0:
         raise SetupError(
             "the launcher ended without a result of the run",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpc_train.doctor.check import FAIL, OK, WARN, Check, Facts, Report, Request, listed
-from hpc_train.doctor.storage import human, is_network, place
+from hpc_train.doctor.storage import human, place
+from hpc_train.mounts import is_network
 
 _RUN_BYTES = 2**30
 

@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import tempfile
 from pathlib import Path
 
 from hpc_train.doctor.check import Facts
-
-_NETWORK = {
-    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "9p", "afs", "pvfs2"),
-    *("panfs", "wekafs", "glusterfs", "ocfs2", "gfs2", "daos", "orangefs"),
-}
-_NETWORK_FUSE = ("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.dfuse", "fuse.juicefs")
-
-
-def mount_of(path: str, mountinfo: str) -> tuple[str, str]:
-    """The mount point and the type of the file system that an absolute path lies on.
-
-    Args:
-        path: absolute, without symbolic links.
-        mountinfo: the text of /proc/self/mountinfo (proc_pid_mountinfo(5)); of mounts on one
-            point the last hides the others.
-    """
-    best = ("", "unknown")
-    for line in mountinfo.splitlines():
-        fields = line.split(" ")
-        if "-" not in fields[6:]:
-            continue
-        point = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4])
-        kind = fields[fields.index("-", 6) + 1]
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best
-
-
-def is_network(kind: str) -> bool:
-    """Whether a file system of this type is reached over a network, and may be shared by nodes."""
-    return kind in _NETWORK or kind in _NETWORK_FUSE
+from hpc_train.mounts import mount_of, read_mountinfo
 
 
 def place(path: Path) -> Facts:
     """What can be said about a path, or about its nearest existing parent."""
     full = Path(os.path.realpath(path))
     existing = next((folder for folder in (full, *full.parents) if folder.exists()), Path("/"))
-    try:
-        mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        mountinfo = ""
-    point, kind = mount_of(str(existing), mountinfo)
+    point, kind = mount_of(str(existing), read_mountinfo())
     space = os.statvfs(existing)
     folder = existing if existing.is_dir() else existing.parent
     return {

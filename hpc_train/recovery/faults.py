@@ -123,13 +123,15 @@ class Striker:
         self._rank, self._num_ranks = rank, num_ranks
         self._thread = threading.get_ident()
         self._batch = -1
+        self._evaluating = False
         self._started = False
         self._due: list[str] = []  # what a thread left to be done here
 
     def __call__(self, name: str, detail: dict[str, Any]) -> Leave:
         if threading.get_ident() != self._thread:
             return _nothing
-        self._batch = detail.get("batch", self._batch)
+        if not self._evaluating:  # an evaluation counts batches of its own
+            self._batch = detail.get("batch", self._batch)
         if self._batch >= 0 and not self._started:
             self._start()
         if self._due:
@@ -139,7 +141,13 @@ class Striker:
                 self._exact.remove(fault)
                 strike(fault.kind)
                 break
-        return _nothing
+        if name != "evaluate":
+            return _nothing
+        self._evaluating = True
+        return self._evaluated
+
+    def _evaluated(self) -> None:
+        self._evaluating = False
 
     def _start(self) -> None:
         self._started = True

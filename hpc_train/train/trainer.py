@@ -32,6 +32,7 @@ from hpc_train.observe import (
 )
 from hpc_train.plan import Course
 from hpc_train.record import Hook, Stopwatch, listening
+from hpc_train.recovery.vigil import vigil
 from hpc_train.stop import StopFlag
 from hpc_train.train import rundir, state
 from hpc_train.train.build import Parts, build
@@ -158,6 +159,12 @@ class Trainer:
         stopwatch = Stopwatch()
         stack.enter_context(self._stop.on_signal())
         stack.enter_context(listening(stopwatch))
+        section = parts.config.recovery
+        if section.watch:  # before whatever lets ranks fail
+            watching = vigil(
+                self._comm, folder, on_hang=section.on_hang, hang_seconds=section.hang_seconds
+            )
+            stack.enter_context(watching)
         for hook in self._hooks:  # inside the stopwatch, which times what they do
             stack.enter_context(listening(hook))
         sinks = together(self._comm, lambda: self._sinks(folder, way.batch))

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from hpc_train.doctor.cores import cpu_quota
-from hpc_train.doctor.storage import human, is_network, mount_of, place
+from hpc_train.doctor.storage import human, place
+from hpc_train.mounts import is_network, mount_of
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

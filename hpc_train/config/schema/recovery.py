@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from hpc_train.config.schema.types import PositiveInt, Section
+from hpc_train.config.schema.types import Positive, PositiveInt, Section
 
 
 class Recovery(Section):
-    """What happens when ranks are lost."""
+    """What happens when ranks are lost or hang."""
 
     shrink: bool = Field(
         True, description="go on without ranks that die, if the MPI can (Open MPI 5)"
+    )
+    watch: bool = Field(
+        True, description="record what ranks do, and watch for ranks that hang or are stopped"
+    )
+    on_hang: Literal["kill", "wait", "abort"] = Field(
+        "kill", description="kill: that rank; wait: only report it; abort: end all of its node"
+    )
+    hang_seconds: Positive = Field(
+        60.0, description="a phase may last that long, and 20 times its longest so far"
     )
     min_ranks: PositiveInt = Field(
         1, description="with fewer ranks left, save and leave with exit code 75"
