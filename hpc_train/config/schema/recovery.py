@@ -16,13 +16,13 @@ class Recovery(Section):
         True, description="go on without ranks that die, if the MPI can (Open MPI 5)"
     )
     watch: bool = Field(
-        True, description="record what ranks do, and watch for ranks that hang or are stopped"
+        True, description="record what ranks do; watch for those that hang or are stopped"
     )
     on_hang: Literal["kill", "wait", "abort"] = Field(
-        "kill", description="kill: that rank; wait: only report it; abort: end all of its node"
+        "kill", description="kill: that rank; wait: only report; abort: all ranks of its node"
     )
     hang_seconds: Positive = Field(
-        60.0, description="a phase may last that long, and 20 times its longest so far"
+        60.0, description="a phase may last so long, and 20 times its longest so far"
     )
     min_ranks: PositiveInt = Field(
         1, description="with fewer ranks left, save and leave with exit code 75"
