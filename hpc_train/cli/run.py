@@ -9,15 +9,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from hpc_train import recipes
 from hpc_train.cli.autopsy import first_to_fail
+from hpc_train.cli.plan import show_plan
 from hpc_train.cli.report import dry_run_option, json_option, print_json
 from hpc_train.cli.table import result_lines
-from hpc_train.config import Loaded, load, to_toml
+from hpc_train.config import Loaded, load
 from hpc_train.errors import EXIT_ENVIRONMENT, EXIT_FAILED, SetupError, UsageError
 from hpc_train.stop import StopFlag
 
@@ -47,6 +48,11 @@ logger = logging.getLogger(__name__)
     'and so stop, exit, raise; at random times "kill:any@30s:seed=1".',
 )
 @dry_run_option
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --dry-run: draw the curve of the learning rate into this file.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -57,6 +63,7 @@ def command(
     resume: str | None,
     inject: tuple[str, ...],
     dry_run: bool,
+    plot: Path | None,
     as_json: bool,
 ) -> int:
     """Train what CONFIG describes: a TOML file, or the name of a recipe.
@@ -77,7 +84,9 @@ def command(
     request = dataclasses.replace(resolve(config, overrides, resume), inject=inject)
     check_injected(inject, ranks)
     if dry_run:
-        return show_plan(request, ranks or 1, as_json=as_json)
+        return show_plan(request.loaded, ranks or 1, as_json=as_json, plot=plot)
+    if plot is not None:
+        raise UsageError("--plot draws what --dry-run plans", hint="add --dry-run")
     debug, verbose = (bool(ctx.find_root().params.get(name)) for name in ("debug", "verbose"))
     if ranks is not None and not is_rank():
         return launch(request, ranks, as_json=as_json, verbose=verbose)
@@ -216,32 +225,3 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_ino, state.st_mtime_ns
-
-
-def show_plan(request: Request, ranks: int, *, as_json: bool) -> int:
-    """Print the resolved configuration and what a run would do."""
-    from hpc_train.train.build import preflight
-
-    loaded = request.loaded
-    plan = preflight(loaded.config, ranks)
-    facts: dict[str, Any] = {
-        "ranks": ranks,
-        "device": loaded.config.device.name,
-        "shares": list(plan.plan.counts),
-        "samples": plan.course.num_samples,
-        "batches_per_epoch": plan.course.per_epoch,
-        "steps": plan.num_batches,
-        "shuffle_window": plan.window,
-        "warnings": list(plan.warnings),
-    }
-    if as_json:
-        print_json({"config": loaded.config.model_dump(mode="json"), "plan": facts})
-        return 0
-    click.echo(to_toml(loaded.config, loaded.origins))
-    click.echo("# plan")
-    for name, value in facts.items():
-        if name != "warnings":
-            click.echo(f"# {name.replace('_', ' '):<18} {value}")
-    for warning in plan.warnings:
-        click.echo(f"# warning: {warning}")
-    return 0
