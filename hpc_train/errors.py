@@ -93,6 +93,10 @@ class NonFiniteError(HpcTrainError):
     """The loss or the gradient is not finite and the configuration says to stop."""
 
 
+class PeerError(HpcTrainError):
+    """Another rank failed in the middle of a step that ranks make together; it says why itself."""
+
+
 class LostRanksError(HpcTrainError):
     """Too few ranks are left; the state is saved, and the run wants to be started again."""
 

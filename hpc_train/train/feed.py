@@ -41,8 +41,18 @@ class Feed:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.half)
 
-    def parts(self, samples: Samples, epoch: int = 0) -> Iterator[tuple[int, TensorBatch]]:
-        """Micro-batches in order, each with the position at which it begins."""
+    def parts(
+        self, samples: Samples, epoch: int = 0, *, at_least_one: bool = False
+    ) -> Iterator[tuple[int, TensorBatch]]:
+        """Micro-batches in order, each with the position at which it begins.
+
+        Args:
+            samples: what is cut.
+            epoch: in which they are used.
+            at_least_one: give an empty one if there are no samples.
+        """
+        if at_least_one and len(samples.ids) == 0:
+            yield 0, self.batch(samples, 0, 0, epoch)
         size = self.micro_batch_size or max(1, len(samples.ids))
         for start in range(0, len(samples.ids), size):
             yield start, self.batch(samples, start, start + size, epoch)

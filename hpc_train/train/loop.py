@@ -11,7 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hpc_train.checkpoint import Store
-from hpc_train.errors import CheckpointError, HpcTrainError, LostRanksError, NonFiniteError
+from hpc_train.errors import (
+    CheckpointError,
+    HpcTrainError,
+    LostRanksError,
+    NonFiniteError,
+    PeerError,
+)
 from hpc_train.observe import Sink
 from hpc_train.plan import Course, Every, Plan, Segment, Work, segments
 from hpc_train.record import Stopwatch, phase
@@ -174,12 +180,15 @@ class Loop:
             self.place.open = True
             error: Exception | None = None
             try:
-                samples = samples or parts.loaders["train"].get(work)
-                tally = compute(parts, part, samples, work)
-                check_metrics(tally, parts.task.metrics)
-                learner.gather()
-                parts.techniques.gradients(learner, tally)
-                tally.digest = samples.digest
+                with parts.techniques.stepping():
+                    samples = samples or parts.loaders["train"].get(work)
+                    tally = compute(parts, part, samples, work)
+                    check_metrics(tally, parts.task.metrics)
+                    learner.gather()
+                    parts.techniques.gradients(learner, tally)
+                    tally.digest = samples.digest
+            except PeerError:  # the rank that failed says why
+                tally = Tally(flags={"failed"})
             except Exception as raised:
                 error, tally = raised, Tally(flags={"failed"})
             outcome = self._finish(learner, tally)
@@ -302,6 +311,7 @@ class Loop:
 
     def _evaluate(self, kind: str) -> None:
         techniques = self.parts.techniques
+        self._saving.before_update()  # they may put other weights in the place of those
         with techniques.evaluating(final=kind == "test"):
             metrics = evaluate(self.parts, kind)
             if kind == "validation":

@@ -11,20 +11,28 @@ from torch import nn
 
 from hpc_train.config import Config
 from hpc_train.config.schema.device import Device
-from hpc_train.data import Dataset
+from hpc_train.data import Dataset, Loader, make_order
 from hpc_train.errors import ConfigError, HpcTrainError
 from hpc_train.models import MODELS
+from hpc_train.plan import Work
 from hpc_train.train.activations import checkpoint_activations
 from hpc_train.train.compilation import compile_network
 from hpc_train.train.feed import Feed
 from hpc_train.train.memory_format import channels_last
 from hpc_train.train.names import bind, find
 from hpc_train.train.seeds import seeded_weights
-from hpc_train.train.survey import Survey
+from hpc_train.train.survey import Survey, needed_fields
+from hpc_train.train.techniques import dropout, initialization, sync_batchnorm
 
 # name -> what it makes of a network before its arenas are built: other weights, layers, or
 # requires_grad; the network itself where the configuration leaves it off; the same on all ranks
-RESHAPES: dict[str, Callable[[Config, nn.Module], nn.Module]] = {}
+RESHAPES: dict[str, Callable[[Config, nn.Module], nn.Module]] = {
+    "initialization": initialization.reshape,
+    "dropout": dropout.reshape,
+    "sync_batchnorm": sync_batchnorm.reshape,
+}
+
+_LOOKED_AT = 256  # most samples that LSUV looks at
 
 
 def bind_model(config: Config, plan: Survey) -> Callable[[], Any]:
@@ -78,6 +86,8 @@ def make_network(
     model = reshaped(config, model)
     model = model.to(feed.device, feed.dtype)
     _try_out(model, feed, train)
+    if config.initialization.name == "lsuv":
+        initialization.look(model, _first_inputs(config, plan, feed, train))
     _equip(model, config.device, feed.device)
     return model
 
@@ -90,6 +100,16 @@ def _equip(model: nn.Module, section: Device, device: torch.device) -> None:
         checkpoint_activations(model, section.activation_checkpointing)
     if section.compile:
         compile_network(model, device)
+
+
+def _first_inputs(config: Config, plan: Survey, feed: Feed, train: Dataset) -> Any:
+    """What the model gets of the first samples of the order, the same on all ranks."""
+    order = make_order(config.data.shuffle, train.blocks(), config.run.seed, plan.window)
+    first = plan.course.batch(0)
+    count = min(first.size, _LOOKED_AT)
+    with Loader(train, order, needed_fields(config)) as loader:
+        inputs = feed.batch(loader.read(Work(first, 0, count)), 0, count).inputs
+        return next(iter(inputs.values())) if len(inputs) == 1 else inputs
 
 
 def _try_out(model: nn.Module, feed: Feed, train: Dataset) -> None:

@@ -74,7 +74,8 @@ def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
     sums, seed = Sums(), parts.config.run.seed
     factor = parts.techniques.loss_factor(task.name)
     with phase("compute", batch=work.batch.number):
-        for start, plain in parts.feed.parts(samples, work.batch.epoch):
+        everyone = parts.techniques.needs_everyone
+        for start, plain in parts.feed.parts(samples, work.batch.epoch, at_least_one=everyone):
             seed_micro_batch(
                 seed, work.batch.epoch, work.batch.number, work.start + start, parts.device
             )

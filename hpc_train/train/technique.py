@@ -34,9 +34,11 @@ class Technique:
 
     Attributes:
         name: names its state in a checkpoint.
+        needs_everyone: whether ranks without samples must go through the model, too.
     """
 
     name = "technique"
+    needs_everyone = False
 
     def begin(self, batch: Batch) -> None:
         """Before a global batch, the same on all ranks."""
@@ -123,6 +125,7 @@ class Techniques:
 
     def __init__(self, members: Sequence[Technique] = ()) -> None:
         self.members = tuple(members)
+        self.needs_everyone = any(member.needs_everyone for member in members)
         self._begin = self._those("begin")
         self._factors = self._those("rate_factor")
         self._transforms = self._those("transform")

@@ -16,12 +16,14 @@ from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import (
     augmentation,
     averaging,
+    dropout,
     early_stopping,
     loss_scaling,
     max_norm,
     penalty,
     plateau,
     samples,
+    sync_batchnorm,
 )
 
 
@@ -42,6 +44,10 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     # first: takes its factor back before others add to the gradients
     "loss_scaling": lambda needs: loss_scaling.make(needs.config),
     "augmentation": lambda needs: augmentation.make(needs.config),
+    "dropout": lambda needs: dropout.make(needs.config, needs.model),
+    "sync_batchnorm": lambda needs: sync_batchnorm.make(
+        needs.config, needs.model, needs.comm, needs.survey.plan.counts
+    ),
     "penalty": lambda needs: penalty.make(needs.config),
     "max_norm": lambda needs: max_norm.make(needs.config),
     "plateau": lambda needs: plateau.make(needs.config),
