@@ -6,6 +6,7 @@ from hpc_train.data.dataset import Dataset, open_dataset, share_dataset
 from hpc_train.data.loader import Loader, Samples
 from hpc_train.data.order import VERSION as ORDER_VERSION
 from hpc_train.data.order import Order, auto_window, make_order
+from hpc_train.data.order.partners import partners
 
 __all__ = [
     "ORDER_VERSION",
@@ -16,5 +17,6 @@ __all__ = [
     "auto_window",
     "make_order",
     "open_dataset",
+    "partners",
     "share_dataset",
 ]

@@ -13,9 +13,11 @@ are used again. A new forecast finds the blocks of the earlier one in the cache.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+
+import numpy as np
 
 from hpc_train.data.ahead import Ahead
 from hpc_train.data.blocks import Ids
@@ -25,7 +27,7 @@ from hpc_train.data.digest import delivered_hash
 from hpc_train.data.order import Order
 from hpc_train.data.order.full import FullOrder
 from hpc_train.data.read import Arrays, Reader, Request
-from hpc_train.plan import Work
+from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
 
 
@@ -38,12 +40,14 @@ class Samples:
         arrays: one array per field, shape (n, *field shape).
         digest: `delivered_hash` of ids and arrays.
         buffers: what `arrays` are the first rows of.
+        partners: as many samples to mix them with; None if none are wanted.
     """
 
     ids: Ids
     arrays: Arrays
     digest: int
     buffers: Arrays = field(default_factory=dict, repr=False, compare=False)
+    partners: Samples | None = None
 
 
 class Loader:
@@ -56,6 +60,8 @@ class Loader:
         prefetch_batches: how many batches are gathered ahead, >= 1.
         cache_bytes: how many bytes of blocks are kept in memory, >= 0; batches come on top.
         num_readers: how many threads read ahead, >= 1.
+        partners: for each place of a global batch that of the sample to mix it with; None for no
+            such samples.
     """
 
     def __init__(
@@ -67,9 +73,11 @@ class Loader:
         prefetch_batches: int = 4,
         cache_bytes: int = 256 * 2**20,
         num_readers: int = 2,
+        partners: Callable[[Batch], Ids] | None = None,
     ) -> None:
         self.dataset = dataset
         self._order = order
+        self._partners = partners
         # a shuffle of all samples uses single rows of blocks: only what must be read whole is
         self._uses_blocks = not isinstance(order, FullOrder)
         self._reader = Reader(dataset, fields, cache_bytes)
@@ -134,8 +142,13 @@ class Loader:
 
     def _request(self, work: Work) -> Request:
         with self._ordering:  # orders keep what they computed last
-            ids = self._order.ids(work.batch)[work.start : work.stop]
-        return self._reader.locate(ids)
+            ids = self._order.ids(work.batch)
+        mine = slice(work.start, work.stop)
+        if self._partners is None:
+            return self._reader.locate(ids[mine])
+        return self._reader.locate(
+            np.concatenate((ids[mine], ids[self._partners(work.batch)[mine]]))
+        )
 
     def _look_up(self, work: Work) -> tuple[Request, list[Key]]:
         request = self._request(work)
@@ -150,7 +163,14 @@ class Loader:
         buffers = self._buffers(size)
         arrays = {name: buffer[:size] for name, buffer in buffers.items()}
         self._reader.gather(request, arrays)
-        return Samples(request.ids, arrays, delivered_hash(request.ids, arrays), buffers)
+        if self._partners is None:
+            return Samples(request.ids, arrays, delivered_hash(request.ids, arrays), buffers)
+        half = size // 2  # the samples themselves, then their partners
+        own = {name: array[:half] for name, array in arrays.items()}
+        other = {name: array[half:] for name, array in arrays.items()}
+        partners = Samples(request.ids[half:], other, 0)
+        ids = request.ids[:half]
+        return Samples(ids, own, delivered_hash(ids, own), buffers, partners)
 
     def _buffers(self, size: int) -> Arrays:
         """Arrays of at least `size` samples, from batches that are done with if they suffice."""

@@ -8,13 +8,14 @@ from typing import Any
 from hpc_train.tasks.adversarial import Adversarial
 from hpc_train.tasks.classification import Classification
 from hpc_train.tasks.regression import Regression
-from hpc_train.tasks.task import Losses, Phase, Task, TensorBatch
+from hpc_train.tasks.task import Losses, Mixed, Phase, Task, TensorBatch
 
 __all__ = [
     "TASKS",
     "Adversarial",
     "Classification",
     "Losses",
+    "Mixed",
     "Phase",
     "Regression",
     "Task",

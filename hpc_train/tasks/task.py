@@ -17,6 +17,19 @@ from hpc_train.errors import HpcTrainError
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """What the inputs of a batch were mixed with.
+
+    Attributes:
+        targets: those of the partners, like the batch's own.
+        share: how much of each input is its own, in [0, 1].
+    """
+
+    targets: Mapping[str, torch.Tensor]
+    share: float
+
+
+@dataclass(frozen=True)
 class TensorBatch:
     """Samples on the device.
 
@@ -25,12 +38,16 @@ class TensorBatch:
         targets: one tensor per target field, shape (n, *field shape).
         ids: which samples they are, on the CPU, int64, shape (n,).
         epoch: in which epoch they are trained; with the ids it keys what is random about them.
+        partner: as many samples to mix them with; None if they are not to be mixed.
+        mixed: what they were mixed with; see `tasks.mixing`.
     """
 
     inputs: Mapping[str, torch.Tensor]
     targets: Mapping[str, torch.Tensor]
     ids: torch.Tensor
     epoch: int = 0
+    partner: TensorBatch | None = None
+    mixed: Mixed | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

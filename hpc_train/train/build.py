@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from hpc_train.checkpoint import Best
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.config.schema.optimizer import PhaseOptimizer
-from hpc_train.data import Dataset, Loader, make_order, open_dataset, share_dataset
+from hpc_train.data import Dataset, Loader, make_order, open_dataset, partners, share_dataset
 from hpc_train.errors import ConfigError, unknown
 from hpc_train.optim import Grouping, LearningRate, Settings, Shape, batch_scale
 from hpc_train.optim.groups import norms_and_biases, unmatched
@@ -28,7 +29,7 @@ from hpc_train.train.names import bind, find
 from hpc_train.train.network import bind_model, make_network
 from hpc_train.train.survey import Survey, needed_fields, survey
 from hpc_train.train.technique import Techniques
-from hpc_train.train.techniques import Needs, make_techniques
+from hpc_train.train.techniques import Needs, make_techniques, mixing
 from hpc_train.train.techniques.augmentation import pipelines
 from hpc_train.world import together
 
@@ -218,6 +219,7 @@ def preflight(config: Config, num_ranks: int) -> Survey:
     plan = survey(config, open_alone(config), num_ranks)
     make_task(config)
     pipelines(config)
+    mixing.make(config)
     if config.device.name == "cuda" and not torch.cuda.is_available():
         logger.warning("device.name is cuda, and no GPU can be seen from here")
     bind_model(config, plan)
@@ -320,10 +322,12 @@ def make_rates(config: Config, plan: Survey) -> LearningRate:
 def _loader(config: Config, kind: str, dataset: Dataset, plan: Survey) -> Loader:
     data = config.data
     shuffle = data.shuffle if kind == "train" else "none"
+    mixes = kind == "train" and mixing.is_on(config)
     return Loader(
         dataset,
         make_order(shuffle, dataset.blocks(), config.run.seed, plan.window),
         needed_fields(config),
         prefetch_batches=data.prefetch_batches,
         cache_bytes=data.cache_bytes,
+        partners=partial(partners, config.run.seed) if mixes else None,
     )

@@ -59,12 +59,13 @@ class Feed:
 
     def batch(self, samples: Samples, start: int, stop: int, epoch: int = 0) -> TensorBatch:
         """Samples [start, stop) on the device."""
-        arrays = samples.arrays
+        arrays, other = samples.arrays, samples.partners
         return TensorBatch(
             {name: self._input(arrays[name][start:stop]) for name in self.inputs},
             {name: self._target(arrays[name][start:stop]) for name in self.targets},
             torch.from_numpy(samples.ids[start:stop]),
             epoch,
+            None if other is None else self.batch(other, start, stop, epoch),
         )
 
     def is_scaled(self, dtype: str) -> bool:

@@ -14,6 +14,7 @@ from hpc_train.plan import Work
 from hpc_train.record import phase
 from hpc_train.strategies import Tally
 from hpc_train.tasks import Losses, Phase
+from hpc_train.tasks.mixing import losses_of
 from hpc_train.tasks.task import check_losses
 from hpc_train.train.build import Parts
 from hpc_train.train.feed import Feed
@@ -81,7 +82,7 @@ def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
             )
             batch = parts.techniques.transform(plain, work)
             with parts.feed.autocast():
-                losses = task.losses(parts.model, batch)
+                losses = losses_of(task, parts.model, batch)
             total = sums.add(losses, len(batch))
             (total if factor == 1 else total * factor).backward()  # type: ignore[no-untyped-call]
         return sums.tally()

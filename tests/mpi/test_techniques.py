@@ -44,6 +44,7 @@ TECHNIQUES = {
     "max_norm": {"regularization": {"max_norm": 0.5}},
     "label_smoothing": {"regularization": {"label_smoothing": 0.1}},
     "dropout": {"regularization": {"dropout": 0.3}, "model": DROPPED},
+    "mixup": {"regularization": {"mixup": 0.4, "cutmix": 1.0}, "augmentation": [{"name": "flip"}]},
     "ema": {"regularization": {"ema_decay": 0.8}},
     "swa": {"regularization": {"swa_start": 0.5, "swa_every": "2 steps"}},
     "early_stopping": {"early_stopping": {"metric": "min loss", "patience": 1, "min_delta": 1.0}},

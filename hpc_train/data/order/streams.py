@@ -4,3 +4,4 @@ BLOCKS = 1  # the permutation of blocks, per epoch
 ROWS = 2  # the order of the rows of a block, per epoch and block
 OFFSET = 3  # where the golden-ratio sequence of a window begins, per epoch and window
 FULL = 4  # the permutation of samples, per epoch
+PARTNERS = 5  # the partners of a batch, with which samples are mixed

@@ -20,6 +20,7 @@ from hpc_train.train.techniques import (
     early_stopping,
     loss_scaling,
     max_norm,
+    mixing,
     penalty,
     plateau,
     samples,
@@ -44,6 +45,7 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     # first: takes its factor back before others add to the gradients
     "loss_scaling": lambda needs: loss_scaling.make(needs.config),
     "augmentation": lambda needs: augmentation.make(needs.config),
+    "mixing": lambda needs: mixing.make(needs.config),
     "dropout": lambda needs: dropout.make(needs.config, needs.model),
     "sync_batchnorm": lambda needs: sync_batchnorm.make(
         needs.config, needs.model, needs.comm, needs.survey.plan.counts

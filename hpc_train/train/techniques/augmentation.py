@@ -33,7 +33,8 @@ class Augmented(Technique):
                     hint="set data.scale, or name another input",
                 )
             inputs[name] = pipeline(inputs[name], work.batch.epoch, batch.ids)
-        return replace(batch, inputs=inputs)
+        partner = None if batch.partner is None else self.transform(batch.partner, work)
+        return replace(batch, inputs=inputs, partner=partner)
 
 
 def pipelines(config: Config) -> dict[str, Pipeline]:
