@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ from hpc_train.stop import StopFlag
 from hpc_train.train import rundir, state
 from hpc_train.train.build import Parts, build
 from hpc_train.train.device import peak_bytes
+from hpc_train.train.lock import Lock
 from hpc_train.train.loop import Loop
 from hpc_train.train.memory import keep_freed_memory
 from hpc_train.train.saving import make_store
@@ -123,15 +125,19 @@ class Trainer:
             stack.callback(parts.close)
             self.model = parts.model
             store = make_store(config, folder)
+            lock = stack.enter_context(Lock(folder, os.environ))
+            resuming = resume is not None
+            on_coordinator(comm, lambda: _take(lock, folder, resuming=resuming))
+            begun = resuming and not on_coordinator(comm, lambda: _is_unsaved(store, folder))
             # before anything is written: an earlier run keeps its files if it cannot go on
-            way = self._resumed(parts, store, folder) if resume is not None else _fresh(parts)
-            self._prepare(parts.config, folder, resuming=resume is not None)
+            way = self._resumed(parts, store, folder) if begun else _fresh(parts)
+            self._prepare(parts.config, folder, resuming=resuming)
             handler = together(comm, lambda: self._log_file(folder))
             stack.callback(log.close_file, handler)
             if comm.world.is_coordinator:
-                for line in explain(comm):
+                for line in (*explain(comm), *([f"run directory {lock.note}"] * bool(lock.note))):
                     logger.info("%s", line)
-            loop = self._loop(stack, parts, store, way, folder)
+            loop = self._loop(stack, parts, store, way, folder, lock)
             try:
                 status = loop.run()
             except Exception as error:
@@ -154,7 +160,9 @@ class Trainer:
 
         on_coordinator(comm, prepare)
 
-    def _loop(self, stack: ExitStack, parts: Parts, store: Store, way: Way, folder: Path) -> Loop:
+    def _loop(
+        self, stack: ExitStack, parts: Parts, store: Store, way: Way, folder: Path, lock: Lock
+    ) -> Loop:
         """The loop, and who listens to it until the stack is left."""
         stopwatch = Stopwatch()
         stack.enter_context(self._stop.on_signal())
@@ -173,6 +181,7 @@ class Trainer:
             sink.start(Start(way.batch, way.end, way.epochs, _summary(parts, folder, way.batch)))
 
         def heir(batch: int) -> tuple[Sequence[Sink], int]:
+            lock.inherit()
             last = last_batch(folder / "metrics.jsonl")
             made = self._sinks(folder, batch)
             for sink in made:
@@ -310,6 +319,20 @@ def _is_done(folder: Path) -> bool:
 def _write(result: Result, folder: Path) -> None:
     with rundir.writing(folder):
         result.write(folder)
+
+
+def _is_unsaved(store: Store, folder: Path) -> bool:
+    """Whether a run ended before it saved anything: to go on with it is to begin again."""
+    return (folder / "config.toml").is_file() and not store.candidates()
+
+
+def _take(lock: Lock, folder: Path, *, resuming: bool) -> None:
+    """Keep other jobs from the run directory."""
+    if resuming and not folder.is_dir():
+        return  # there is nothing to resume, which will be told
+    with rundir.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
 
 
 def _summary(parts: Parts, folder: Path, batch: int) -> tuple[str, ...]:
