@@ -1,0 +1,133 @@
+"""What failures cost: `python benchmarks/reliability/main.py [WHAT ...]`; see README.md."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from jobs import Job, Outcome, disturb, verdict
+
+from hpc_train.bench.harness import circumstances, write_results
+from hpc_train.record import hearing, listening, operation, phase
+from hpc_train.recovery.flight import Tape
+from hpc_train.recovery.patience import Patience
+from hpc_train.recovery.recorder import Recorder
+
+HERE = Path(__file__).parent
+KILLS, STOPS = 200, 20
+EPOCHS, HIDDEN = 800, 32  # enough steps for five kills
+ALARM_EPOCHS = 435  # of 23 steps: 10^4
+PROBLEMS = ("hang", "failed", "samples", "weights")
+
+
+def failures(folder: Path, number: int, total: int, *extra: str) -> dict:
+    """Jobs of 3 to 6 ranks whose ranks are lost, until there were `total` losses."""
+    rng = random.Random(total)
+    calm = Job(folder / "calm", 1, EPOCHS, HIDDEN)
+    calm.end()
+    outcomes: list[Outcome] = []
+    while sum(one.kills for one in outcomes) < total:
+        ranks = 3 + len(outcomes) % 4
+        job = Job(folder / f"job-{len(outcomes)}", ranks, EPOCHS, HIDDEN, *extra)
+        outcome = disturb(job, ranks, number, rng, pause=0.4)
+        outcome.problem = verdict(job, calm.run)
+        if outcome.problem:
+            outcome.text = job.text()
+            print(f"{outcome.problem} in job {len(outcomes)}:\n{outcome.text}", file=sys.stderr)
+        job.close()
+        outcomes.append(outcome)
+        print(f"\r{sum(o.kills for o in outcomes)} of {total}", end="", file=sys.stderr)
+        if outcome.kills == 0 and len(outcomes) > 5 and not any(o.kills for o in outcomes):
+            sys.exit("no rank could be reached")
+    print(file=sys.stderr)
+    recoveries = [seconds for one in outcomes for seconds in one.recoveries]
+    return {
+        "jobs": len(outcomes),
+        "lost": sum(one.kills for one in outcomes),
+        **{what: sum(o.problem == what for o in outcomes) for what in PROBLEMS},
+        "recoveries": recoveries,
+        "median_seconds": float(np.median(recoveries)),
+        "p99_seconds": float(np.quantile(recoveries, 0.99)),
+        "largest_seconds": max(recoveries),
+    }
+
+
+def kills(folder: Path) -> dict:
+    """SIGKILL at random instants."""
+    return failures(folder, signal.SIGKILL, KILLS)
+
+
+def stops(folder: Path) -> dict:
+    """SIGSTOP at random instants: the watchdog must find it."""
+    return failures(folder, signal.SIGSTOP, STOPS)
+
+
+def alarms(folder: Path) -> dict:
+    """10^4 steps of 8 ranks, while another process keeps a core busy; the watchdog's floor is 1 s.
+
+    The default is 60 s: what does not trip one second will not trip a minute.
+    """
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as load:
+        try:
+            job = Job(folder / "job", 8, ALARM_EPOCHS, 8, "recovery.hang_seconds=1.0")
+            problem = job.end()
+        finally:
+            load.kill()
+    text = job.text()
+    steps = (job.run / "metrics.jsonl").read_text().count('"kind": "step"')
+    job.close()
+    false = text.count("error: rank ")
+    return {"steps": steps, "alarms": false, "problem": problem, "text": text if false else ""}
+
+
+def cost(folder: Path) -> dict:
+    """Microseconds of a step that recorder and watchdog take: the phases of a step, recorded."""
+    recorder = Recorder(Tape.create(folder / "rank-0000.flight", 0), Patience(60.0))
+
+    def step(batch: int) -> None:
+        for name in ("data", "compute"):
+            with phase(name, batch=batch):
+                pass
+        with phase("checkpoint", operation="copy"):
+            pass
+        with phase("communication", operation="reduce"):
+            operation("reduce", 10**6)
+            operation("sum", 200)
+        for name in ("update", "schedule"):
+            with phase(name):
+                pass
+
+    def microseconds() -> float:
+        started = time.perf_counter()
+        for batch in range(1000):
+            step(batch)
+        return 1e3 * (time.perf_counter() - started)
+
+    plain = [microseconds() for _ in range(20)]
+    with listening(recorder), hearing(recorder.hear):
+        recorded = [microseconds() for _ in range(20)]
+    extra = float(np.median(recorded) - np.median(plain))
+    return {"microseconds_per_step": extra, "share_of_10_ms": extra / 1e4}
+
+
+PARTS = {"kills": kills, "stops": stops, "alarms": alarms, "cost": cost}
+
+
+def main(names: list[str]) -> None:
+    """Measure, print and record."""
+    for name in names or list(PARTS):
+        with tempfile.TemporaryDirectory() as folder:
+            found = PARTS[name](Path(folder))
+        print(name, {key: value for key, value in found.items() if key != "recoveries"})
+        document = {"benchmark": f"reliability {name}", "environment": circumstances(), **found}
+        write_results(HERE / "results" / f"{name}.json", document)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
