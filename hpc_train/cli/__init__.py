@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": ("demo", "Train a small CNN on handwritten digits, on two ranks."),
     "run": ("run", "Train what a configuration describes."),
     "sample": ("sample", "Let a generative model make samples."),
+    "augment": ("augment", "Draw what augmentations make of training samples."),
     "recipes": ("recipes", "List the examples that ship with the package."),
     "config": ("config", "Write, show or explain configurations."),
     "data": ("data", "Import, inspect, verify and split data sets."),
