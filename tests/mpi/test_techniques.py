@@ -50,6 +50,15 @@ TECHNIQUES = {
     "early_stopping": {"early_stopping": {"metric": "min loss", "patience": 1, "min_delta": 1.0}},
     "lsuv": {"initialization": {"name": "lsuv"}},
     "sync_batchnorm": {"model": NORMED},
+    "sync_batchnorm, computed again": {
+        "model": NORMED,
+        "device": {"name": "cpu", "threads": 1, "activation_checkpointing": "auto"},
+    },
+    "dropout, computed again": {
+        "regularization": {"dropout": 0.3},
+        "model": DROPPED,
+        "device": {"name": "cpu", "threads": 1, "activation_checkpointing": "auto"},
+    },
 }
 RUN = {"steps": 12, "evaluate": "3 steps"}
 DATA = {"validation": "builtin:digits/test[:50]", "test": "builtin:digits/test[50:97]"}
@@ -74,7 +83,7 @@ def test_any_split_and_a_resume_equal_one_rank(name, tmp_path):
     told = (alone[0], alone[1].metrics) if alone else None
     weights, metrics = MPI.COMM_WORLD.bcast(told)
     schedule = {"shares": SHARES} if SHARES else {}
-    micro = {} if name == "sync_batchnorm" else {"micro_batch_size": 10}
+    micro = {} if name.startswith("sync_batchnorm") else {"micro_batch_size": 10}
     found = run(SIZE, folder / "all", name, schedule=schedule, data=DATA | micro)
     far = distance(found[0], np.array(weights))
     agree(far < 1e-10, far)
