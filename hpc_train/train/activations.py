@@ -56,7 +56,7 @@ def checkpoint_activations(model: nn.Module, which: str | Sequence[str]) -> list
     if not blocks and not chains:
         names = [name for name, _ in model.named_modules() if name]
         raise ConfigError(
-            f"{WHERE} must name modules of the network ({WHERE}: {which})",
+            f"it must name modules of the network, with blocks to compute again (value: {which})",
             where=WHERE,
             hint=f"they are such as {', '.join(names[:3])}" if names else "leave it out",
         )

@@ -262,7 +262,7 @@ def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]
     for phase in task.phases:
         for pattern in unmatched(config.optimizer.of(phase.name).rates, names):
             raise ConfigError(
-                f'optimizer.rates must name parameters that are trained ("{pattern}" matches none)',
+                f'rates must name parameters that are trained ("{pattern}" matches none)',
                 where="optimizer.rates",
                 hint=f"their names are such as {', '.join([*names[:2], names[-1]])}",
             )

@@ -189,5 +189,5 @@ def test_memory(monkeypatch, caplog):
 
 
 def test_a_run_that_cannot_recompute_says_what_to_name(tmp_path):
-    with pytest.raises(HpcTrainError, match="checkpointing must name modules"):
+    with pytest.raises(HpcTrainError, match="checkpointing: it must name modules"):
         trainer(tmp_path, device={"name": "cpu", "activation_checkpointing": ["x*"]}).fit()
