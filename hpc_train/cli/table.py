@@ -26,11 +26,21 @@ def result_lines(result: Result) -> list[str]:
     from hpc_train.observe.progress import clock
 
     lines = [""]
+    width = max([12, *(len(data) + 2 for data in result.metrics)])
     for data, metrics in result.metrics.items():
         values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        lines.append(f"{data:<12}{values}")
+        lines.append(f"{data:<{width}}{values}")
     lines.append(f"{'time':<12}{clock(result.seconds)} ({result.seconds:.1f} s)")
-    lines.append(f"{'throughput':<12}{result.samples_per_second:,.0f} samples/s")
+    if result.ranks:  # an ensemble's members have tables of their own
+        lines += [*_rank_lines(result), *_balance_lines(result)]
+    if result.status == "preempted":
+        lines.append(f"saved at step {result.step}; go on with --resume {result.run_dir}")
+    lines.append(f"{'results':<12}{result.run_dir}")
+    return lines
+
+
+def _rank_lines(result: Result) -> list[str]:
+    """What each rank did."""
     rows = [["rank", "share", "samples/s", "busy", "waiting"]]
     for entry in result.ranks:
         whole = entry["busy_seconds"] + entry["waiting_seconds"]
@@ -44,11 +54,8 @@ def result_lines(result: Result) -> list[str]:
                 f"{entry['waiting_seconds']:.2f} s ({idle:.0%})",
             ]
         )
-    lines += ["", *aligned(rows), "", *_balance_lines(result)]
-    if result.status == "preempted":
-        lines.append(f"saved at step {result.step}; go on with --resume {result.run_dir}")
-    lines.append(f"{'results':<12}{result.run_dir}")
-    return lines
+    throughput = f"{'throughput':<12}{result.samples_per_second:,.0f} samples/s"
+    return [throughput, "", *aligned(rows), ""]
 
 
 def _balance_lines(result: Result) -> list[str]:

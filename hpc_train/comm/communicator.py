@@ -116,6 +116,15 @@ class Comm:
         self.members = tuple(self.members[rank] for rank in survivors)
         self._connect(rest)
 
+    def split(self, group: int) -> Comm:
+        """The ranks that name the same group, in their order; collective among all.
+
+        Args:
+            group: >= 0.
+        """
+        part: Any = self._base.Split(group, self._rank)
+        return Comm(self._mpi, part, self._key)
+
     @property
     def data(self) -> MPI.Intracomm:
         """The communicator of gradients."""

@@ -64,6 +64,10 @@ class Classification(Supervised):
         weights = self._class_weights.to(values)[labels]
         return Losses(values, weights, {"accuracy": (right * weights).sum()})
 
+    def combine(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Scores of the mean probabilities of an ensemble's members, (members, n, num_classes)."""
+        return outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))
+
 
 def _are_weights(values: object) -> bool:
     return (

@@ -142,6 +142,10 @@ class Supervised:
         """Per-sample losses, weights and metric sums."""
         raise TypeError(f"{type(self).__name__} must define losses(model, batch)")
 
+    def combine(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The prediction of an ensemble from those of its members, (members, n, ...): the mean."""
+        return outputs.mean(0)
+
 
 def check_losses(losses: Losses, size: int) -> None:
     """Check the shapes that the contract asks for.

@@ -35,7 +35,7 @@ from hpc_train.plan import Course
 from hpc_train.record import Hook, Stopwatch, listening
 from hpc_train.recovery.vigil import vigil
 from hpc_train.stop import StopFlag
-from hpc_train.train import rundir, state
+from hpc_train.train import ensemble, rundir, state
 from hpc_train.train.build import Parts, build
 from hpc_train.train.device import peak_bytes
 from hpc_train.train.lock import Lock
@@ -116,6 +116,8 @@ class Trainer:
         started = time.perf_counter()
         comm = self._comm
         folder = Path(on_coordinator(comm, lambda: str(self._run_dir(resume))))
+        if self.config.ensemble.members > 1:
+            return self._fit_members(folder, resuming=resume is not None)
         config = self.config.model_copy(
             update={"run": self.config.run.model_copy(update={"dir": str(folder)})}
         )
@@ -148,6 +150,35 @@ class Trainer:
             result = self._result(status, folder, loop, time.perf_counter() - started)
             on_coordinator(comm, lambda: _write(result, folder))
         return result
+
+    def _fit_members(self, folder: Path, *, resuming: bool) -> Result:
+        """Train the members of an ensemble, each as a run of its own on a group of the ranks."""
+        if self.model is not None:
+            raise _agreed(
+                ConfigError(
+                    "an ensemble needs a builder, of which every member gets its own network",
+                    where="ensemble.members",
+                    hint="name the builder: model.name = 'my_package.module:function'",
+                )
+            )
+        if resuming and on_coordinator(self._comm, lambda: _is_done(folder)):
+            raise _agreed(ConfigError("the run is complete already", where=str(folder)))
+        self._prepare(self.config, folder, resuming=resuming)
+        result, self.model = ensemble.train(self.config, self._comm, folder, self._fit_member)
+        on_coordinator(self._comm, lambda: _write(result, folder))
+        return result
+
+    def _fit_member(self, config: Config, comm: Comm, resuming: bool) -> Result:
+        quiet = self._quiet or not self._comm.world.is_coordinator
+        member = Trainer(
+            config=config,
+            comm=comm,
+            quiet=quiet,
+            stream=self._stream,
+            hooks=self._hooks,
+            stop=self._stop,
+        )
+        return member.fit(resume=config.run.dir if resuming else None)
 
     def _prepare(self, config: Config, folder: Path, *, resuming: bool) -> None:
         """Make the run directory, on rank 0."""

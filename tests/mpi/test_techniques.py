@@ -103,6 +103,27 @@ def test_any_split_and_a_resume_equal_one_rank(name, tmp_path):
     agree(far < 1e-10, far)
 
 
+def test_an_ensemble_is_the_same_on_any_number_of_ranks(tmp_path):
+    folder = shared_dir(tmp_path)
+    sections = {
+        "ensemble": {"members": 2},
+        "precision": {"dtype": "float64"},
+        "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.5},
+        "run": {"steps": 6},
+        "data": DATA,
+    }
+    alone = train(1, folder / "one", **sections)
+    told = (alone[0], alone[1].metrics) if alone else None
+    weights, metrics = MPI.COMM_WORLD.bcast(told)
+    found = train(SIZE, folder / "all", **sections)
+    far = distance(found[0], np.array(weights))
+    agree(far < 1e-10, far)
+    agree(found[1].metrics.keys() == metrics.keys(), found[1].metrics)
+    for kind in metrics:
+        off = abs(found[1].metrics[kind]["loss"] - metrics[kind]["loss"])
+        agree(off < 1e-10, (kind, off))
+
+
 def breaking(input_shape, num_classes):
     """A network with batch norm that fails on the last rank."""
     model = normed(input_shape, num_classes)

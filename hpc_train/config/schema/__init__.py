@@ -19,7 +19,7 @@ from hpc_train.config.schema.optimizer import Optimizer
 from hpc_train.config.schema.precision import Precision
 from hpc_train.config.schema.ranks import Comm, Schedule, Strategy
 from hpc_train.config.schema.recovery import Recovery
-from hpc_train.config.schema.regularization import EarlyStopping, Regularization
+from hpc_train.config.schema.regularization import EarlyStopping, Ensemble, Regularization
 from hpc_train.config.schema.run import Run
 from hpc_train.config.schema.types import Section, parse_bytes, parse_seconds
 
@@ -45,4 +45,5 @@ class Config(Section):
     initialization: Initialization = Field(default_factory=Initialization)
     regularization: Regularization = Field(default_factory=Regularization)
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
+    ensemble: Ensemble = Field(default_factory=Ensemble)
     augmentation: list[Augmentation] = Field(default_factory=list)

@@ -69,3 +69,11 @@ class EarlyStopping(Section):
     patience: PositiveInt = Field(5, description="evaluations without a better one until the end")
     min_delta: NonNegative = Field(0.0, description="by how much a better one must be better")
     restore_best: bool = Field(True, description="end with the weights of the best evaluation")
+
+
+class Ensemble(Section):
+    """Several networks whose predictions are averaged."""
+
+    members: PositiveInt = Field(
+        1, description="trained with seeds of their own; ranks are divided among them"
+    )
