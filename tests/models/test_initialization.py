@@ -46,7 +46,7 @@ def test_other_layers_keep_what_they_have():
     with pytest.raises(ConfigError, match="needs linear or convolutional layers"):
         initialize(nn.LayerNorm(4), "orthogonal", "relu", 0.02)
     with pytest.raises(ConfigError, match="unknown initialization"):
-        initialize(model, "ortogonal", "relu", 0.02)
+        initialize(model, "orthogonl", "relu", 0.02)
 
 
 def test_lsuv_gives_every_layer_outputs_of_variance_one():
