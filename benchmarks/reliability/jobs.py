@@ -181,12 +181,10 @@ def commits(flight: Flight) -> list[Event]:
     return [e for e in flight.events if e.kind == "leave" and e.phase == "update"]
 
 
-def recovery_seconds(tapes: dict[int, Tape], killed: set[int], when: float) -> float | None:
+def recovery_seconds(survivors: dict[int, Tape], when: float) -> float | None:
     """From `when` to the first commit of a survivor after its recovery, less a normal step."""
     found = []
-    for rank, tape in tapes.items():
-        if rank in killed:
-            continue
+    for tape in survivors.values():
         flight = tape.flight()
         back = [e.time for e in flight.events if e.kind == "leave" and e.phase == "recovery"]
         back = [time for time in back if time > when]
@@ -196,7 +194,7 @@ def recovery_seconds(tapes: dict[int, Tape], killed: set[int], when: float) -> f
         if after:
             normal = float(np.median(before)) if before else 0.0
             found.append(max(0.0, after[0] - when - normal))
-    return max(found) if len(found) == len(tapes) - len(killed) and found else None
+    return max(found) if len(found) == len(survivors) else None
 
 
 def disturb(job: Job, ranks: int, number: int, rng: random.Random, pause: float) -> Outcome:
@@ -218,22 +216,32 @@ def disturb(job: Job, ranks: int, number: int, rng: random.Random, pause: float)
         victims = rng.sample(sorted(alive), count)
         if any(tapes[rank].status for rank in alive):
             break  # the run is over
+        alive -= set(victims)
+        survivors = {rank: tapes[rank] for rank in alive}
+        before = {rank: recoveries(tape) for rank, tape in survivors.items()}
         when = time.time()
         for rank in victims:
             os.kill(tapes[rank].pid, number)
-        alive -= set(victims)
         outcome.kills += count
-        seconds = _await(job, tapes, set(tapes) - alive, when)
+        seconds = _await(job, survivors, before, when)
         if seconds is not None:
             outcome.recoveries.append(seconds)
     return outcome
 
 
-def _await(job: Job, tapes: dict[int, Tape], killed: set[int], when: float) -> float | None:
+def _await(
+    job: Job, survivors: dict[int, Tape], before: dict[int, int], when: float
+) -> float | None:
     until = time.monotonic() + 20
     while time.monotonic() < until and job.running:
-        time.sleep(0.03)
-        found = recovery_seconds(tapes, killed, when)
-        if found is not None:
-            return found
+        time.sleep(0.01)
+        if all(recoveries(tape) > before[rank] for rank, tape in survivors.items()):
+            found = recovery_seconds(survivors, when)
+            if found is not None:
+                return found
     return None
+
+
+def recoveries(tape: Tape) -> int:
+    """How often a rank has recovered: its operations are counted anew each time."""
+    return tape.state().operations >> 40

@@ -21,7 +21,7 @@ from hpc_train.recovery.recorder import Recorder
 
 HERE = Path(__file__).parent
 KILLS, STOPS = 200, 20
-EPOCHS, HIDDEN = 800, 32  # enough steps for five kills
+EPOCHS, HIDDEN = 400, 128  # enough steps for five kills
 ALARM_EPOCHS = 435  # of 23 steps: 10^4
 PROBLEMS = ("hang", "failed", "samples", "weights")
 

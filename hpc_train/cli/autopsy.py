@@ -53,7 +53,8 @@ def command(run: str, as_json: bool) -> int:
 
 def examine(flights: Sequence[Flight]) -> tuple[dict[int, str], Verdict]:
     """How each rank is, and with which it began."""
-    fates = {flight.rank: _fate(flight) for flight in flights}
+    ahead = max(flight.state.operations for flight in flights)
+    fates = {flight.rank: _fate(flight, ahead) for flight in flights}
     return fates, judge(flights, fates)
 
 
@@ -67,10 +68,10 @@ def first_to_fail(run: Path) -> str | None:
     return None if verdict is None or verdict.what == "well" else verdict.text
 
 
-def _fate(flight: Flight) -> str:
+def _fate(flight: Flight, ahead: int) -> str:
     here = flight.host == socket.gethostname()
     process = state_of(flight.pid, flight.started) if here else "?"
-    return fate(flight, process, time.monotonic())
+    return fate(flight, process, time.monotonic(), ahead)
 
 
 def _row(flight: Flight, how: str) -> list[str]:

@@ -47,13 +47,14 @@ class Verdict:
         return asdict(self)
 
 
-def fate(flight: Flight, process: str, now: float) -> str:
+def fate(flight: Flight, process: str, now: float, ahead: int = 0) -> str:
     """How a rank is: "left", "failed", "died", "stopped", "hung", "waiting" or "running".
 
     Args:
         flight: its record.
         process: the state of its process, as `process.state_of`; "?" if that cannot be known.
         now: the time on the monotonic clock of its node.
+        ahead: the operations that the rank furthest ahead has begun.
     """
     if flight.status != "running":
         return flight.status
@@ -61,7 +62,7 @@ def fate(flight: Flight, process: str, now: float) -> str:
         return "died"
     if process == "T":
         return "stopped"
-    if flight.state.phase in WAITING:
+    if flight.state.phase in WAITING and flight.state.operations >= ahead:
         return "waiting"
     overdue = now - flight.state.since_seconds > flight.state.limit_seconds
     return "hung" if overdue and process != "?" else "running"
@@ -88,7 +89,9 @@ def judge(flights: Sequence[Flight], fates: Mapping[int, str]) -> Verdict:
         gone = [flight for flight in flights if fates[flight.rank] == what]
         if gone:
             first = min(gone, key=lambda f: f.last_sign)
-            was_hung = what == "died" and _hung_before(first)
+            ahead = max(flight.state.operations for flight in flights)
+            alone = first.state.phase not in WAITING or first.state.operations < ahead
+            was_hung = what == "died" and alone and _hung_before(first)
             text = "was hung before it was killed" if was_hung else what
             if len(gone) > 1:
                 later = min(f.last_sign for f in gone if f is not first) - first.last_sign
@@ -122,8 +125,7 @@ def _of(names: Mapping[int, str], name: str) -> list[int]:
 def _hung_before(flight: Flight) -> bool:
     """Whether a rank lived on for longer than its phase might last."""
     since = flight.events[-1].time if flight.events else flight.started
-    alone = flight.state.phase not in WAITING
-    return alone and flight.heard - since > flight.state.limit_seconds
+    return flight.heard - since > flight.state.limit_seconds
 
 
 def _verdict(what: str, flight: Flight, text: str, operation: str | None = None) -> Verdict:

@@ -74,7 +74,8 @@ def suspect(sights: Sequence[Sight], alone: bool) -> Suspicion | None:
             if all(other.process == "T" for other in alive):
                 return None
             return Suspicion("stopped", sight.rank, _waiting(sight, alive))
-    late = [s for s in alive if _is_late(s)]
+    ahead = max((s.operations for s in alive), default=0)
+    late = [s for s in alive if _is_late(s, ahead)]
     if late:
         first = min(late, key=lambda s: (s.operations, -s.idle_seconds))
         waiting = _waiting(first, alive)
@@ -88,16 +89,21 @@ def suspect(sights: Sequence[Sight], alone: bool) -> Suspicion | None:
     return None
 
 
-def _is_late(sight: Sight) -> bool:
-    """Whether a rank, that neither waits for others nor is under a debugger, is over its limit."""
-    busy = sight.phase not in WAITING and sight.process not in ("t", "T")
-    return busy and sight.idle_seconds > sight.limit_seconds
+def _is_late(sight: Sight, ahead: int) -> bool:
+    """Whether a rank, that neither waits for others nor is under a debugger, is over its limit.
+
+    In a phase of waiting it does wait, unless others have begun an operation that it has not.
+    """
+    waits = sight.phase in WAITING and sight.operations == ahead
+    debugged = sight.process in ("t", "T")
+    return not waits and not debugged and sight.idle_seconds > sight.limit_seconds
 
 
 def _waiting(culprit: Sight, alive: Sequence[Sight]) -> int | None:
-    """A rank that waits for the culprit: in a phase of waiting, or ahead in their operations."""
+    """A rank that waits for the culprit: ahead in operations, or in a phase of waiting."""
     for sight in alive:
         ahead = sight.operations > culprit.operations
-        if sight.rank != culprit.rank and (ahead or sight.phase in WAITING):
+        waits = sight.phase in WAITING and culprit.phase not in WAITING
+        if sight.rank != culprit.rank and (ahead or waits):
             return sight.rank
     return None

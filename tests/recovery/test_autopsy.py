@@ -28,6 +28,7 @@ def test_how_a_rank_is():
     assert fate(running, "S", 129.0) == "running"
     assert fate(running, "?", 1e9) == "running"  # of another host, whose clock is its own
     assert fate(flight(0), "S", 1e9) == "waiting"
+    assert fate(flight(0), "S", 1e9, ahead=4) == "hung"  # the others are in the next operation
 
 
 def test_the_first_rank_that_named_another_operation():

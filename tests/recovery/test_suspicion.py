@@ -31,6 +31,12 @@ def test_ranks_that_only_wait_are_never_culprits():
     assert suspect(ranks, alone=True) is None
 
 
+def test_one_that_enters_the_phase_and_never_the_operation_is_no_waiting_rank():
+    ranks = [sight(rank, idle_seconds=11.0) for rank in range(3)]
+    ranks[0] = sight(0, idle_seconds=11.0, operations=4)
+    assert suspect(ranks, alone=False) == Suspicion("hung", 0, 1)
+
+
 def test_where_nobody_waits_nobody_is_hung():
     ranks = [sight(rank, "evaluate", idle_seconds=15.0) for rank in range(3)]
     assert suspect(ranks, alone=False) is None
