@@ -18,7 +18,18 @@ ROWS = [
     ["launch"],
     ["train"],
     ["strategies", "recovery"],
-    ["data", "models", "tasks", "augment", "optim", "schedule", "checkpoint", "comm", "observe"],
+    [
+        "data",
+        "models",
+        "tasks",
+        "augment",
+        "reinforcement",
+        "optim",
+        "schedule",
+        "checkpoint",
+        "comm",
+        "observe",
+    ],
     ["config"],
     ["world", "plan", "keyed", "recipes"],
     ["errors", "log", "record", "stop", "shm", "mounts", "philox"],
@@ -34,6 +45,7 @@ HOMES = {
     "safetensors": {"checkpoint"},
     "rich": {"observe", "cli"},
     "PIL": {"data"},
+    "gymnasium": {"reinforcement"},
 }
 # these may look into versions and files of libraries whose home is elsewhere, in one place each
 VISITORS = {("h5py", "doctor"), ("mpi4py", "doctor")}

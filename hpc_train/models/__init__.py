@@ -10,10 +10,16 @@ from torch import nn
 from hpc_train.models.cnn import cnn
 from hpc_train.models.gan import Gan, dcgan
 from hpc_train.models.mlp import mlp
+from hpc_train.models.table import table
 
-__all__ = ["MODELS", "Gan", "cnn", "dcgan", "mlp"]
+__all__ = ["MODELS", "Gan", "cnn", "dcgan", "mlp", "table"]
 
 # name -> builder; `input_shape` and `num_classes` are offered to whichever asks for them
-MODELS: Mapping[str, Callable[..., nn.Module]] = {"cnn": cnn, "dcgan": dcgan, "mlp": mlp}
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    "cnn": cnn,
+    "dcgan": dcgan,
+    "mlp": mlp,
+    "table": table,
+}
 
 Arguments = dict[str, Any]

@@ -62,7 +62,7 @@ class Progress:
         self._shown = now
         start, done = self._start, record["batch"]
         left = (now - self._began) / max(1, done - start.batch) * (start.num_batches - done)
-        metrics = "".join(f"  {k} {v:.3f}" for k, v in record["metrics"].items())
+        metrics = "".join(f"  {k} {_number(v)}" for k, v in record["metrics"].items())
         balance = f"balance {record['balance']:.0%}  " if "balance" in record else ""
         epoch = f"epoch {record['epoch'] + 1}" + (f"/{start.epochs}" if start.epochs else "")
         text = (
@@ -90,6 +90,11 @@ class Progress:
         if self._live:
             self._stream.write("\r\x1b[K")
             self._live = False
+
+
+def _number(value: float) -> str:
+    """A metric: counts as such, others with three digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def terminal_columns() -> int:

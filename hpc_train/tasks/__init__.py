@@ -8,6 +8,7 @@ from typing import Any
 from hpc_train.tasks.adversarial import Adversarial
 from hpc_train.tasks.classification import Classification
 from hpc_train.tasks.regression import Regression
+from hpc_train.tasks.reinforcement import Reinforcement
 from hpc_train.tasks.task import Losses, Mixed, Phase, Task, TensorBatch
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Mixed",
     "Phase",
     "Regression",
+    "Reinforcement",
     "Task",
     "TensorBatch",
 ]
@@ -27,6 +29,7 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "adversarial": Adversarial,
     "classification": Classification,
     "regression": Regression,
+    "reinforcement": Reinforcement,
 }
 
 Arguments = dict[str, Any]

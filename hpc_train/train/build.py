@@ -22,11 +22,15 @@ from hpc_train.optim.groups import norms_and_biases, unmatched
 from hpc_train.plan import Every
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
-from hpc_train.tasks import TASKS, Phase, Task
+from hpc_train.tasks import TASKS, Phase, Reinforcement, Task
 from hpc_train.train.device import ready_device, set_threads
+from hpc_train.train.episodes import Episodes, Playing
 from hpc_train.train.feed import Feed
 from hpc_train.train.names import bind, find
 from hpc_train.train.network import bind_model, make_network
+from hpc_train.train.played import environment_of, is_played, played_dataset, resolve_fields
+from hpc_train.train.player import Player, Replayed
+from hpc_train.train.source import Source
 from hpc_train.train.survey import Survey, needed_fields, survey
 from hpc_train.train.technique import Techniques
 from hpc_train.train.techniques import Needs, make_techniques, mixing
@@ -46,6 +50,7 @@ class Parts:
     Attributes:
         config: the configuration, with everything resolved that was left to "auto".
         loaders: one per data set, by "train", "validation", "test".
+        evaluation: the phase whose losses and metrics evaluations have.
         learners: one per phase of the task, in their order.
     """
 
@@ -54,10 +59,11 @@ class Parts:
     survey: Survey
     device: torch.device
     threads: int
-    loaders: dict[str, Loader]
+    loaders: dict[str, Source]
     feed: Feed
     model: nn.Module
     task: Task
+    evaluation: Phase
     learners: list[Learner]
     scheduler: Scheduler
     strategy: Strategy
@@ -81,13 +87,13 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     Raises:
         RankError: on every rank.
     """
+    config = together(comm, lambda: resolve_fields(config))
     datasets = open_datasets(config, comm)
     plan = together(comm, lambda: survey(config, datasets, comm.world.size))
     device = together(comm, lambda: ready_device(config, comm))
     threads = set_threads(config.device.threads, comm)
-    if comm.world.is_coordinator:
-        for warning in plan.warnings:
-            logger.warning("%s", warning)
+    for warning in plan.warnings if comm.world.is_coordinator else ():
+        logger.warning("%s", warning)
     config = config.model_copy(
         update={"data": config.data.model_copy(update={"shuffle_window": plan.window})}
     )
@@ -100,7 +106,8 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     strategy = make_strategy(
         config.strategy.name, comm, network, learners, layout, scheduler, config.comm.collective
     )
-    needs = Needs(config, comm, plan, network, learners, task)
+    player = together(comm, lambda: make_player(config, comm, task, network, feed))
+    needs = Needs(config, comm, plan, network, learners, task, player)
     techniques = together(comm, lambda: make_techniques(needs))
     return Parts(
         config=config,
@@ -108,10 +115,11 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
         survey=plan,
         device=device,
         threads=threads,
-        loaders={kind: _loader(config, kind, data, plan) for kind, data in datasets.items()},
+        loaders={k: _source(config, k, data, plan, player) for k, data in datasets.items()},
         feed=feed,
         model=network,
         task=task,
+        evaluation=task.phases[0] if player is None else _playing(config, task, feed),
         learners=learners,
         scheduler=scheduler,
         strategy=strategy,
@@ -122,6 +130,9 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
 
 def open_datasets(config: Config, comm: Comm) -> dict[str, Dataset]:
     """The data sets that the configuration names, by what they are for."""
+    if is_played(config):
+        names = _dataset_names(config).items()
+        return together(comm, lambda: {k: played_dataset(config, k, name) for k, name in names})
     fields = needed_fields(config)
     return {
         kind: share_dataset(comm, name, fields, config.data.block_rows)
@@ -203,6 +214,8 @@ def check_metric(config: Config, text: str, where: str, metrics: Sequence[str]) 
 
 def open_alone(config: Config) -> dict[str, Dataset]:
     """`open_datasets` without ranks."""
+    if is_played(config):
+        return {k: played_dataset(config, k, name) for k, name in _dataset_names(config).items()}
     fields = needed_fields(config)
     return {
         kind: open_dataset(name, fields, config.data.block_rows)
@@ -216,6 +229,7 @@ def preflight(config: Config, num_ranks: int) -> Survey:
     Raises:
         HpcTrainError: for whatever would stop the run at its beginning.
     """
+    config = resolve_fields(config)
     plan = survey(config, open_alone(config), num_ranks)
     make_task(config)
     pipelines(config)
@@ -319,7 +333,30 @@ def make_rates(config: Config, plan: Survey) -> LearningRate:
     return LearningRate(section.name, plan.num_batches, section.warmup_steps, shape, scale)
 
 
-def _loader(config: Config, kind: str, dataset: Dataset, plan: Survey) -> Loader:
+def make_player(
+    config: Config, comm: Comm, task: Task, model: nn.Module, feed: Feed
+) -> Player | None:
+    """Who plays the environment of the training data; None where there is none."""
+    if not is_played(config):
+        return None
+    assert isinstance(task, Reinforcement)  # `resolve_fields` has checked it
+    make = partial(environment_of, config, config.data.train)
+    return Player(config, comm, task, model, feed, make)
+
+
+def _playing(config: Config, task: Task, feed: Feed) -> Phase:
+    """Evaluation by playing."""
+    assert isinstance(task, Reinforcement)
+    make = partial(environment_of, config, config.data.validation or config.data.train)
+    return Playing(make, config.run.seed, task.max_steps, feed)
+
+
+def _source(
+    config: Config, kind: str, dataset: Dataset, plan: Survey, player: Player | None
+) -> Source:
+    """Where samples come from, for one of the data sets."""
+    if player is not None:
+        return Replayed(player, dataset) if kind == "train" else Episodes(dataset)
     data = config.data
     shuffle = data.shuffle if kind == "train" else "none"
     mixes = kind == "train" and mixing.is_on(config)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpc_train.data import Loader, Samples
+from hpc_train.data import Samples
 from hpc_train.plan import Batch, Work
 from hpc_train.strategies import Layout, Tally
 from hpc_train.train.build import Parts
+from hpc_train.train.source import Source
 from hpc_train.train.step import check_metrics, measure
 from hpc_train.world import together
 
@@ -15,7 +16,7 @@ _MOST = 1024  # samples of a part where no micro-batch size is set
 
 
 def evaluate(parts: Parts, kind: str) -> dict[str, float]:
-    """Mean loss and metrics of the first phase over a whole data set, the same on every rank.
+    """Mean loss and metrics over a whole data set, the same on every rank.
 
     Args:
         parts: the run.
@@ -28,7 +29,7 @@ def evaluate(parts: Parts, kind: str) -> dict[str, float]:
     total = loader.dataset.num_samples
     start, stop = (total * rank // world.size for rank in (world.rank, world.rank + 1))
     size = parts.config.data.micro_batch_size or min(_MOST, parts.config.data.batch_size)
-    phase = parts.task.phases[0]
+    phase = parts.evaluation
 
     def part() -> Tally:
         tally = measure(parts.model, phase, parts.feed, _samples(loader, start, stop, size))
@@ -41,7 +42,7 @@ def evaluate(parts: Parts, kind: str) -> dict[str, float]:
     return {"loss": result.mean_loss, **result.means()}
 
 
-def _samples(loader: Loader, start: int, stop: int, size: int) -> Iterator[Samples]:
+def _samples(loader: Source, start: int, stop: int, size: int) -> Iterator[Samples]:
     """Samples [start, stop) in the order of ids, `size` at a time."""
     works = [
         Work(Batch(number, 0, first, min(first + size, stop)), 0, min(size, stop - first))

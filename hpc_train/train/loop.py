@@ -266,7 +266,7 @@ class Loop:
                 "kind": "step",
                 "step": self.step,
                 "loss": total.mean_loss,
-                "metrics": total.means(),
+                "metrics": {**total.means(), **self.parts.techniques.report()},
                 "lr": self.parts.learners[0].rate,
                 "grad_norm": outcomes[0].norm,
                 "samples_per_second": work.batch.size / elapsed,

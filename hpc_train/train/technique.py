@@ -6,6 +6,7 @@
                              gradients                   before they are reduced
                              updated or overflowed       after the update, or in place of it
         a whole step:        stepping                    around forward and backward
+        record of a step:    report
     at the end of a segment: evaluating, inspect         around an evaluation; whenever one is due
                              evaluated                   after it; may end the run
     at the end of the run:   finish                      what stays in the model
@@ -104,6 +105,10 @@ class Technique:
     def finish(self) -> None:
         """At the very end, when all is saved: leave the final weights in the model."""
 
+    def report(self) -> Mapping[str, float]:
+        """What the record of a step shall tell beside the metrics of the task."""
+        return {}
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Its tensors in a checkpoint, by name; written by `updated` and `evaluated` alone.
 
@@ -135,6 +140,7 @@ class Techniques:
         self._overflowed = self._those("overflowed")
         self._stepping = self._those("stepping")
         self._inspect = self._those("inspect")
+        self._report = self._those("report")
         self._evaluated = self._those("evaluated")
 
     def _those(self, method: str) -> list[Callable[..., Any]]:
@@ -223,6 +229,10 @@ class Techniques:
         """At the very end; the last technique has the last word."""
         for member in self.members:
             member.finish()
+
+    def report(self) -> dict[str, float]:
+        """What all of them tell of a step."""
+        return {name: value for report in self._report for name, value in report().items()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors of all, as `<technique>/<name>`."""

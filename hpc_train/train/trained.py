@@ -13,6 +13,7 @@ from hpc_train.tasks import Task
 from hpc_train.train import state
 from hpc_train.train.build import DTYPES, make_task, open_alone
 from hpc_train.train.network import make_model, reshaped
+from hpc_train.train.played import resolve_fields
 from hpc_train.train.saving import make_store
 from hpc_train.train.survey import survey
 
@@ -40,7 +41,7 @@ def open_run(folder: Path) -> Trained:
     """
     if not (folder / "config.toml").is_file():
         raise ConfigError("no run directory", where=str(folder), hint="runs lie in runs/")
-    config = load(folder / "config.toml").config
+    config = resolve_fields(load(folder / "config.toml").config)
     saved = make_store(config, folder).newest()
     model = reshaped(config, make_model(config, survey(config, open_alone(config), 1)))
     model = model.to(DTYPES[config.precision.dtype])

@@ -11,6 +11,7 @@ from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.strategies import Learner
 from hpc_train.tasks import Task
+from hpc_train.train.player import Player
 from hpc_train.train.survey import Survey
 from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import (
@@ -38,6 +39,7 @@ class Needs:
     model: nn.Module
     learners: Sequence[Learner]
     task: Task
+    player: Player | None = None
 
 
 # name -> what makes it, or None where the configuration leaves it off
@@ -57,6 +59,7 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
         needs.config, needs.survey.num_batches, needs.survey.course.num_samples, needs.learners
     ),
     "early_stopping": lambda needs: early_stopping.make(needs.config, needs.model),
+    "player": lambda needs: needs.player,
     "samples": lambda needs: samples.make(
         needs.task,
         needs.model,
