@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hpc_train.comm import failures, letters
 from hpc_train.comm.failures import Lost
+from hpc_train.comm.mailbox import Mailbox
 from hpc_train.comm.node import Node
 from hpc_train.errors import SetupError
 from hpc_train.record import operation, phase
@@ -191,6 +192,33 @@ class Comm:
         """Return once all ranks have called, as fast as MPI can and however long it takes."""
         operation("meet")
         self._control.Barrier()
+
+    def mailbox(self) -> Mailbox:
+        """Messages between single ranks, of which nobody else knows; collective."""
+        return Mailbox(self._mpi, self._registered(self._base.Dup()))
+
+    def group(self, ranks: Sequence[int], tag: int = 0) -> Comm:
+        """Some of these ranks as ranks of their own, in the order of `ranks`; to be closed.
+
+        Collective among them alone: the others need not know.
+
+        Args:
+            ranks: this one among them.
+            tag: tells groups that are made at the same time apart, in [0, 2^15).
+        """
+        members = self._base.Get_group().Incl(list(ranks))
+        base: Any = self._base.Create_group(members, tag)
+        members.Free()
+        made = Comm(self._mpi, base, self._key)
+        base.Free()
+        return made
+
+    def close(self) -> None:
+        """Free the communicators of a group; collective, and nothing after ranks were lost."""
+        if not self.lost:
+            for communicator in reversed(self.communicators):
+                communicator.Free()
+        self.communicators = []
 
     def barrier(self, seconds: float | None = None) -> None:
         """Return once all ranks have called.
