@@ -32,7 +32,7 @@ from hpc_train.train.played import environment_of, is_played, played_dataset, re
 from hpc_train.train.player import Player, Replayed
 from hpc_train.train.source import Source
 from hpc_train.train.survey import Survey, needed_fields, survey
-from hpc_train.train.technique import Techniques
+from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import Needs, make_techniques, mixing
 from hpc_train.train.techniques.augmentation import pipelines
 from hpc_train.world import together
@@ -76,13 +76,22 @@ class Parts:
             loader.close()
 
 
-def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
+def build(
+    config: Config,
+    comm: Comm,
+    model: nn.Module | None = None,
+    *,
+    device: torch.device | None = None,
+    extra: Sequence[Technique] = (),
+) -> Parts:
     """Make every part of a run; whatever fails on one rank fails on all.
 
     Args:
         config: what was asked for.
         comm: the ranks.
         model: a network of the caller's own, in place of the one that the configuration names.
+        device: this rank's, where `comm` does not know all who share the node's; None to choose.
+        extra: techniques of the caller's own, after those of the configuration.
 
     Raises:
         RankError: on every rank.
@@ -90,13 +99,10 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     config = together(comm, lambda: resolve_fields(config))
     datasets = open_datasets(config, comm)
     plan = together(comm, lambda: survey(config, datasets, comm.world.size))
-    device = together(comm, lambda: ready_device(config, comm))
+    if device is None:
+        device = together(comm, lambda: ready_device(config, comm))
     threads = set_threads(config.device.threads, comm)
-    for warning in plan.warnings if comm.world.is_coordinator else ():
-        logger.warning("%s", warning)
-    config = config.model_copy(
-        update={"data": config.data.model_copy(update={"shuffle_window": plan.window})}
-    )
+    config = _resolved(config, plan, warn=comm.world.is_coordinator)
     feed = _feed(config, device)
     task = together(comm, lambda: make_task(config))
     network = together(comm, lambda: make_network(config, plan, model, feed, datasets["train"]))
@@ -108,7 +114,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
     )
     player = together(comm, lambda: make_player(config, comm, task, network, feed))
     needs = Needs(config, comm, plan, network, learners, task, player)
-    techniques = together(comm, lambda: make_techniques(needs))
+    techniques = together(comm, lambda: make_techniques(needs, extra))
     return Parts(
         config=config,
         comm=comm,
@@ -125,6 +131,15 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None) -> Parts:
         strategy=strategy,
         rates=make_rates(config, plan),
         techniques=techniques,
+    )
+
+
+def _resolved(config: Config, plan: Survey, *, warn: bool) -> Config:
+    """The configuration with what the survey found in place of "auto"."""
+    for warning in plan.warnings if warn else ():
+        logger.warning("%s", warning)
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"shuffle_window": plan.window})}
     )
 
 

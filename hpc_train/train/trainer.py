@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from torch import nn
 
 from hpc_train import log
@@ -43,6 +44,7 @@ from hpc_train.train.loop import Loop
 from hpc_train.train.memory import keep_freed_memory
 from hpc_train.train.saving import make_store
 from hpc_train.train.survival import make_survival
+from hpc_train.train.technique import Technique
 from hpc_train.world import on_coordinator, together
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class Trainer:
         stream: where progress is shown; standard output by default.
         hooks: further listeners to the phases of this rank, such as `recovery.disturb` makes.
         stop: raised by SIGUSR1, and by whoever wants the run to save and leave.
+        device: this rank's, where `comm` is a group of ranks that share their nodes with others.
+        techniques: further techniques, after those of the configuration.
         sections: the tables of a configuration, such as `data={"train": ..., "inputs": ...}`.
 
     Attributes:
@@ -81,6 +85,8 @@ class Trainer:
         stream: TextIO | None = None,
         hooks: Sequence[Hook] = (),
         stop: StopFlag | None = None,
+        device: torch.device | None = None,
+        techniques: Sequence[Technique] = (),
         **sections: Mapping[str, Any],
     ) -> None:
         if config is None:
@@ -100,6 +106,8 @@ class Trainer:
         self._stream = stream
         self._hooks = hooks
         self._stop = stop or StopFlag()
+        self._device = device
+        self._techniques = techniques
 
     def fit(self, *, resume: str | Path | None = None) -> Result:
         """Train to the end of the run.
@@ -123,7 +131,7 @@ class Trainer:
         )
         keep_freed_memory()
         with ExitStack() as stack:
-            parts = build(config, comm, self.model)
+            parts = build(config, comm, self.model, device=self._device, extra=self._techniques)
             stack.callback(parts.close)
             self.model = parts.model
             store = make_store(config, folder)

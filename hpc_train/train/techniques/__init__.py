@@ -69,7 +69,7 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
 }
 
 
-def make_techniques(needs: Needs) -> Techniques:
-    """The techniques that the configuration asks for, in the order of `MAKERS`."""
+def make_techniques(needs: Needs, extra: Sequence[Technique] = ()) -> Techniques:
+    """The techniques that the configuration asks for, in the order of `MAKERS`, then `extra`."""
     made = (make(needs) for make in MAKERS.values())
-    return Techniques([technique for technique in made if technique is not None])
+    return Techniques([*(technique for technique in made if technique is not None), *extra])
