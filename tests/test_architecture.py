@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     ["cli"],
     ["bench", "doctor"],
-    ["launch"],
+    ["launch", "tune"],
     ["train"],
     ["strategies", "recovery"],
     [
@@ -46,6 +46,7 @@ HOMES = {
     "rich": {"observe", "cli"},
     "PIL": {"data"},
     "gymnasium": {"reinforcement"},
+    "optuna": {"tune"},
 }
 # these may look into versions and files of libraries whose home is elsewhere, in one place each
 VISITORS = {("h5py", "doctor"), ("mpi4py", "doctor")}

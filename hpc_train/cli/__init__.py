@@ -22,6 +22,7 @@ COMMANDS = {
     "run": ("run", "Train what a configuration describes."),
     "sample": ("sample", "Let a generative model make samples."),
     "augment": ("augment", "Draw what augmentations make of training samples."),
+    "tune": ("tune", "Search for good settings: many trials in one job."),
     "recipes": ("recipes", "List the examples that ship with the package."),
     "config": ("config", "Write, show or explain configurations."),
     "data": ("data", "Import, inspect, verify and split data sets."),

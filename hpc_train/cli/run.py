@@ -41,6 +41,11 @@ logger = logging.getLogger(__name__)
     help="Go on with an earlier run, from its newest checkpoint.",
 )
 @click.option(
+    "--from-trial",
+    metavar="STUDY:ID",
+    help="Train a trial of a study again, by its number, or the best one.",
+)
+@click.option(
     "--inject",
     metavar="WHAT",
     multiple=True,
@@ -61,6 +66,7 @@ def command(
     overrides: tuple[str, ...],
     ranks: int | None,
     resume: str | None,
+    from_trial: str | None,
     inject: tuple[str, ...],
     dry_run: bool,
     plot: Path | None,
@@ -81,6 +87,8 @@ def command(
     stop = ctx.with_resource(StopFlag().on_signal())
     if config is not None and "=" in config and not Path(config).exists():
         overrides, config = (config, *overrides), None
+    if from_trial is not None:
+        config, overrides = trial(from_trial, config, overrides)
     request = dataclasses.replace(resolve(config, overrides, resume), inject=inject)
     check_injected(inject, ranks)
     if dry_run:
@@ -91,6 +99,19 @@ def command(
     if ranks is not None and not is_rank():
         return launch(request, ranks, as_json=as_json, verbose=verbose)
     return train(request, stop, as_json=as_json, debug=debug)
+
+
+def trial(name: str, config: str | None, overrides: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The configuration of a trial of a study, and its point as overrides before others."""
+    from hpc_train.tune import find_trial
+
+    if config is not None:
+        raise UsageError(
+            f'a trial has a configuration of its own ("{config}")',
+            hint="change keys of it with key.sub=value",
+        )
+    source, point = find_trial(name)
+    return str(source), (*point, *overrides)
 
 
 @dataclass(frozen=True)

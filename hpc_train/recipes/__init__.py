@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpc_train.errors import ConfigError, nearest, unknown
 
-__all__ = ["Recipe", "find", "names", "recipes"]
+__all__ = ["Recipe", "find", "find_study", "names", "recipes", "studies"]
 
 _FOLDER = Path(__file__).parent
 
@@ -32,6 +32,28 @@ def recipes(folder: Path = _FOLDER) -> list[Recipe]:
 def names() -> list[str]:
     """The names of the recipes that ship with the package."""
     return [recipe.name for recipe in recipes()]
+
+
+def studies() -> list[Recipe]:
+    """The example studies that ship with the package, by name."""
+    return recipes(_FOLDER / "studies")
+
+
+def find_study(name_or_path: str) -> Path:
+    """The study that a user means: the path of a TOML file, or the name of an example.
+
+    Raises:
+        ConfigError: if there is neither.
+    """
+    known = {study.name: study.path for study in studies()}
+    path = Path(name_or_path).expanduser()
+    if name_or_path in known:
+        return known[name_or_path]
+    if path.is_file():
+        return path
+    if "/" not in name_or_path and path.suffix != ".toml":
+        raise ConfigError(unknown("study", name_or_path, known), hint="or name a TOML file")
+    raise ConfigError(f'no such file: "{name_or_path}"', hint="docs/tuning.md shows a study")
 
 
 def find(name_or_path: str, folder: Path = _FOLDER) -> Path:

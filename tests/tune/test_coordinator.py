@@ -1,0 +1,125 @@
+"""The coordinator on simulated ranks: utilisation, pruning, failures, kills, populations."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from hpc_train.tune.history import replay
+from tests.tune.studies import SPACE, Job, study
+
+STATES = {"complete", "pruned", "failed"}
+
+
+def states(records):
+    return Counter(trial.state for trial in replay(records).trials)
+
+
+def test_no_rank_idles_while_trials_wait():
+    job = Job(study(trials=16), ranks=4)
+    records = job.run()
+    assert states(records) == {"complete": 16}
+    assert sum(job.busy.values()) / (4 * job.now) > 0.85
+    assert job.coordinator.is_over
+    assert job.coordinator.is_complete
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_pruned_trials_take_less(sampler):
+    job = Job(study(sampler, trials=24, pruner={"name": "asha", "reduction": 2}), ranks=3)
+    found = states(job.run())
+    assert found["pruned"] > 5
+    assert found["complete"] + found["pruned"] == 24
+
+
+def test_a_failed_trial_has_its_reason_and_the_study_goes_on():
+    history = replay(Job(study(), fails=(0, 5)).run())
+    assert [t.number for t in history.trials if t.state == "failed"] == [0, 5]
+    assert history.trials[5].reason == "loss is not finite"
+    assert Counter(trial.state for trial in history.trials)["complete"] == 10
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "quasi-random"])
+def test_a_study_killed_after_any_record_loses_nothing(sampler):
+    section = study(sampler, pruner={"name": "median"})
+    length = len(Job(section).run())
+    for kill_at in random.Random(0).sample(range(2, length), 20):
+        before = Job(section, kill_at=kill_at).run()
+        finished = {t.number: t.values for t in replay(before).trials if t.is_finished}
+        job = Job(section, records=before)
+        after = replay(job.run())
+        assert len(after.trials) == 12
+        assert all(trial.state in STATES for trial in after.trials)
+        assert {n: after.trials[n].values for n in finished} == finished
+        assert Counter(r["trial"] for r in job.records if r["kind"] == "finished").total() == 12
+
+
+def test_trials_get_the_ranks_that_they_want():
+    records = Job(study(groups={"ranks_per_trial": 2})).run()
+    assert {len(r["ranks"]) for r in records if r["kind"] == "started"} == {2}
+
+
+def test_ranks_that_died_give_their_trial_to_others():
+    job = Job(study(trials=4), ranks=3)
+    for rank in range(3):
+        job.coordinator.handle(rank, {"what": "free"}, 0.0)
+    job.coordinator.decide(0.0)
+    lost = next(order["trial"] for rank, order in job.orders if rank == 2)
+    job.orders = [(rank, order) for rank, order in job.orders if rank != 2]
+    job.coordinator.lose({2}, 0.5)
+    job.obey()
+    while job.events:
+        job.events.sort(key=lambda event: event[0])
+        job.now, act = job.events.pop(0)
+        act()
+        job.coordinator.decide(job.now)
+        job.obey()
+    assert states(job.records) == {"complete": 4}
+    parts = replay(job.records).trials[lost].parts
+    assert parts[0]["ranks"] == [2]
+    assert 2 not in parts[1]["ranks"]
+    assert job.coordinator.is_over
+
+
+def test_a_trial_that_would_not_end_in_time_is_not_started():
+    space = {"optimizer.lr": SPACE["optimizer.lr"]}
+    job = Job(study(space=space, trials=10), ranks=1, deadline=11.0)
+    records = job.run()
+    assert states(records) == {"complete": 2, "waiting": 8}
+    assert job.now <= 11.0
+    assert job.coordinator.is_over
+    assert not job.coordinator.is_complete
+
+
+def test_a_population_does_not_depend_on_the_number_of_ranks():
+    space = {"optimizer.lr": SPACE["optimizer.lr"]}
+    section = study(space=space, population={"size": 6})
+    copies, told = [], []
+    for ranks in (1, 2, 5):
+        copied = []
+        job = Job(section, ranks, total=6, inherit=lambda *which, to=copied: to.append(which))
+        told.append([r["members"] for r in job.run() if r["kind"] == "generation"])
+        copies.append(copied)
+        assert states(job.records) == {"complete": 6}
+    assert told[0] == told[1] == told[2]
+    assert copies[0] == copies[1] == copies[2]
+    assert len(copies[0]) >= 3
+    assert all(trial != donor for trial, donor, _ in copies[0])
+
+
+def test_idle_ranks_join_the_last_trial_if_that_ends_it_sooner():
+    space = {
+        "optimizer.lr": SPACE["optimizer.lr"],
+        "run.epochs": {"type": "categorical", "choices": [4, 200]},
+    }
+    section = study("grid", {**space, "optimizer.lr": space["optimizer.lr"] | {"points": 1}})
+    joined = Job(section, ranks=2, total=2, restart_seconds=1.0)
+    joined.run()
+    alone = Job(
+        section.model_copy(update={"groups": section.groups.model_copy(update={"join": False})}),
+        ranks=2,
+        total=2,
+    )
+    alone.run()
+    assert joined.now < 0.7 * alone.now
+    assert states(joined.records) == {"complete": 2}
