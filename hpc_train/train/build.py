@@ -76,22 +76,25 @@ class Parts:
             loader.close()
 
 
-def build(
-    config: Config,
-    comm: Comm,
-    model: nn.Module | None = None,
-    *,
-    device: torch.device | None = None,
-    extra: Sequence[Technique] = (),
-) -> Parts:
+@dataclass(frozen=True)
+class Own:
+    """What a caller brings: this rank's device, None to choose one; techniques that come last."""
+
+    device: torch.device | None = None
+    techniques: Sequence[Technique] = ()
+
+
+NOTHING = Own()
+
+
+def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own = NOTHING) -> Parts:
     """Make every part of a run; whatever fails on one rank fails on all.
 
     Args:
         config: what was asked for.
         comm: the ranks.
         model: a network of the caller's own, in place of the one that the configuration names.
-        device: this rank's, where `comm` does not know all who share the node's; None to choose.
-        extra: techniques of the caller's own, after those of the configuration.
+        own: further things of the caller's own.
 
     Raises:
         RankError: on every rank.
@@ -99,8 +102,7 @@ def build(
     config = together(comm, lambda: resolve_fields(config))
     datasets = open_datasets(config, comm)
     plan = together(comm, lambda: survey(config, datasets, comm.world.size))
-    if device is None:
-        device = together(comm, lambda: ready_device(config, comm))
+    device = own.device or together(comm, lambda: ready_device(config, comm))
     threads = set_threads(config.device.threads, comm)
     config = _resolved(config, plan, warn=comm.world.is_coordinator)
     feed = _feed(config, device)
@@ -114,7 +116,7 @@ def build(
     )
     player = together(comm, lambda: make_player(config, comm, task, network, feed))
     needs = Needs(config, comm, plan, network, learners, task, player)
-    techniques = together(comm, lambda: make_techniques(needs, extra))
+    techniques = together(comm, lambda: make_techniques(needs, own.techniques))
     return Parts(
         config=config,
         comm=comm,

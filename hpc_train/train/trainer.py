@@ -37,7 +37,7 @@ from hpc_train.record import Hook, Stopwatch, listening
 from hpc_train.recovery.vigil import vigil
 from hpc_train.stop import StopFlag
 from hpc_train.train import ensemble, rundir, state
-from hpc_train.train.build import Parts, build
+from hpc_train.train.build import Own, Parts, build
 from hpc_train.train.device import peak_bytes
 from hpc_train.train.lock import Lock
 from hpc_train.train.loop import Loop
@@ -106,8 +106,7 @@ class Trainer:
         self._stream = stream
         self._hooks = hooks
         self._stop = stop or StopFlag()
-        self._device = device
-        self._techniques = techniques
+        self._own = Own(device, techniques)
 
     def fit(self, *, resume: str | Path | None = None) -> Result:
         """Train to the end of the run.
@@ -131,7 +130,7 @@ class Trainer:
         )
         keep_freed_memory()
         with ExitStack() as stack:
-            parts = build(config, comm, self.model, device=self._device, extra=self._techniques)
+            parts = build(config, comm, self.model, self._own)
             stack.callback(parts.close)
             self.model = parts.model
             store = make_store(config, folder)
