@@ -76,7 +76,15 @@ class Outcome:
 class Job:
     """A run on `ranks` ranks, in a folder of its own."""
 
-    def __init__(self, folder: Path, ranks: int, epochs: int, hidden: int, *extra: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ranks: int,
+        epochs: int,
+        hidden: int,
+        *extra: str,
+        fault_tolerant: bool = True,
+    ) -> None:
         folder.mkdir(parents=True)
         (folder / "c.toml").write_text(CONFIG.format(epochs=epochs, hidden=hidden))
         self.run = folder / "run"
@@ -87,7 +95,7 @@ class Job:
             program,
             ranks=ranks,
             machine=this_machine(os.environ),
-            fault_tolerant=ranks > 1,
+            fault_tolerant=fault_tolerant and ranks > 1,
         )
         self._output = (folder / "output").open("w+")
         self._token = folder.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jobs import Job, Outcome, disturb, verdict
 
-from hpc_train.bench.harness import circumstances, write_results
+from hpc_train.bench.harness import alternate, circumstances, paired_ratios, write_results
 from hpc_train.record import hearing, listening, operation, phase
 from hpc_train.recovery.flight import Tape
 from hpc_train.recovery.patience import Patience
@@ -23,6 +24,7 @@ HERE = Path(__file__).parent
 KILLS, STOPS = 200, 20
 EPOCHS, HIDDEN = 400, 128  # enough steps for five kills
 ALARM_EPOCHS = 435  # of 23 steps: 10^4
+ROUNDS = 9
 PROBLEMS = ("hang", "failed", "samples", "weights")
 
 
@@ -116,7 +118,33 @@ def cost(folder: Path) -> dict:
     return {"microseconds_per_step": extra, "share_of_10_ms": extra / 1e4}
 
 
-PARTS = {"kills": kills, "stops": stops, "alarms": alarms, "cost": cost}
+def overhead(folder: Path) -> dict:
+    """Throughput of 2 ranks, steps of some 10 ms, with all of it and without, by turns."""
+    sides = {
+        "without": ["recovery.watch=false", "recovery.shrink=false"],
+        "with": [],
+    }
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for number, name in alternate(list(sides), ROUNDS):
+        job = Job(
+            folder / f"{name}-{number}", 2, 20, 512, *sides[name], fault_tolerant=name == "with"
+        )
+        if job.end():
+            sys.exit(job.text())
+        result = json.loads((job.run / "result.json").read_text())
+        rates[name].append(result["samples_per_second"])
+        job.close()
+    ratios = paired_ratios(rates["without"], rates["with"])
+    milliseconds = [64e3 / rate for rate in rates["without"]]
+    return {
+        "samples_per_second": rates,
+        "step_milliseconds": float(np.median(milliseconds)),
+        "ratios": ratios,
+        "median_cost": float(np.median(ratios)) - 1,
+    }
+
+
+PARTS = {"kills": kills, "stops": stops, "alarms": alarms, "cost": cost, "overhead": overhead}
 
 
 def main(names: list[str]) -> None:

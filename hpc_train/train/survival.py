@@ -79,7 +79,7 @@ class Survival:
                 hint="the state is saved: start the run again with --resume",
             )
         if comm.world.is_coordinator:
-            logger.warning("%s: going on with %s", text, left)
+            logger.info("%s: going on with %s", text, left)
         loop.tell_event("lost", f"{text}: going on with {left}")
 
     def _meet(self, loop: Loop) -> Decision:
