@@ -85,6 +85,10 @@ class SetupError(HpcTrainError):
     exit_code = EXIT_ENVIRONMENT
 
 
+class CommunicationError(HpcTrainError):
+    """Another rank was not heard of in time."""
+
+
 class CheckpointError(HpcTrainError):
     """No checkpoint can be read, or one cannot be written."""
 

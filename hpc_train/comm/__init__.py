@@ -14,11 +14,12 @@ from hpc_train.comm.hierarchical import hierarchical
 from hpc_train.comm.native import DTYPES as NATIVE_DTYPES
 from hpc_train.comm.native import NativeSum
 from hpc_train.comm.operation import Nothing, OnDevice, Operation
+from hpc_train.comm.post import Post
 from hpc_train.comm.ring import RingSum
 from hpc_train.comm.shared import shared
 from hpc_train.errors import UsageError, unknown
 
-__all__ = ["COLLECTIVES", "Comm", "Operation", "connect", "explain", "prepare"]
+__all__ = ["COLLECTIVES", "Comm", "Operation", "Post", "connect", "explain", "prepare"]
 
 
 def _native(comm: Comm, buffer: torch.Tensor) -> Operation | None:

@@ -20,6 +20,7 @@ from hpc_train.comm import failures, letters
 from hpc_train.comm.failures import Lost
 from hpc_train.comm.mailbox import Mailbox
 from hpc_train.comm.node import Node
+from hpc_train.comm.post import Post
 from hpc_train.errors import SetupError
 from hpc_train.record import operation, phase
 from hpc_train.world import Json, World
@@ -151,6 +152,20 @@ class Comm:
         """
         lent = self.node.allocate(size, dtype)
         return torch.zeros(size, dtype=dtype) if lent is None else lent
+
+    def post(self, seconds: float) -> Post:
+        """Letters between two ranks, with `seconds` for each to arrive; collective.
+
+        Raises:
+            SetupError: on every rank, if this MPI does not let several threads use it.
+        """
+        levels = self.gather(self._mpi.Query_thread())
+        if min(levels) < self._mpi.THREAD_MULTIPLE:
+            raise SetupError(
+                "this MPI lets one thread alone use it (MPI_THREAD_MULTIPLE is needed)",
+                hint='use an MPI built with support for threads, or strategy.name = "allreduce"',
+            )
+        return Post(self._mpi, self._registered(self._base.Dup()), seconds)
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The element-wise sum of `values` over all ranks; float64, any shape."""

@@ -34,6 +34,8 @@ class Result:
         ranks: one entry per rank: share, samples, seconds of computing and waiting.
         balance: what the steps took, and would have taken with equal shares, in seconds of
             computing; how often the plan changed.
+        staleness: of a parameter server: how many updates were made with gradients that lacked so
+            many others, such as {"0": 80, "1": 20}.
         error: the error's lines, if it failed.
     """
 
@@ -46,6 +48,7 @@ class Result:
     samples_per_second: float = 0.0
     ranks: list[dict[str, Any]] = field(default_factory=list)
     balance: dict[str, Any] = field(default_factory=dict)
+    staleness: dict[str, int] = field(default_factory=dict)
     error: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:

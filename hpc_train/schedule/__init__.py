@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from hpc_train.errors import UsageError, unknown
 from hpc_train.plan import Plan
 from hpc_train.schedule import min_finish_time, proportional, round_robin, static
+from hpc_train.schedule.dispatch import Dispatcher
+from hpc_train.schedule.ledger import Ledger
 from hpc_train.schedule.listing import first_free, list_schedule, longest_first, next_rank
 from hpc_train.schedule.replay import Step, replay
 from hpc_train.schedule.scheduler import Balance, Scheduler
@@ -17,6 +19,8 @@ from hpc_train.schedule.split import finish_seconds, split
 __all__ = [
     "POLICIES",
     "Balance",
+    "Dispatcher",
+    "Ledger",
     "Policy",
     "Scheduler",
     "Situation",

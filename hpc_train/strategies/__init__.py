@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import nn
@@ -14,6 +15,7 @@ from hpc_train.schedule import Scheduler
 from hpc_train.strategies.allreduce import AllReduce, Outcome
 from hpc_train.strategies.arena import Arena, make_arenas
 from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.parameter_server import ParameterServer, Terms
 from hpc_train.strategies.tally import Layout, Tally, Total
 
 __all__ = [
@@ -22,10 +24,13 @@ __all__ = [
     "Arena",
     "Layout",
     "Learner",
+    "Options",
     "Outcome",
+    "ParameterServer",
     "Regroupable",
     "Strategy",
     "Tally",
+    "Terms",
     "Total",
     "make_arenas",
     "make_strategy",
@@ -46,8 +51,8 @@ class Strategy(Protocol):
     def begin(self, learner: Learner) -> None:
         """Get ready for the gradients of one phase of a batch."""
 
-    def finish(self, learner: Learner, tally: Tally) -> Outcome:
-        """Reduce, agree, and update; what became of the phase."""
+    def finish(self, learner: Learner, tally: Tally) -> Outcome | None:
+        """Reduce, agree, and update; what became of the phase, None if that is not known yet."""
 
     def settle(self) -> None:
         """Make all ranks hold equal weights."""
@@ -64,10 +69,46 @@ class Regroupable(Strategy, Protocol):
         """Make anew what depends on who the ranks are; weights are equal, and stay."""
 
 
+@dataclass(frozen=True)
+class Options:
+    """What strategies are told.
+
+    Attributes:
+        collective: how ranks sum their gradients.
+        server: what a parameter server is told.
+    """
+
+    collective: str = "auto"
+    server: Terms = Terms()  # noqa: RUF009
+
+
+Build = Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler, Options], Strategy]
+
+
+def _allreduce(
+    comm: Comm,
+    model: nn.Module,
+    learners: Sequence[Learner],
+    layout: Layout,
+    scheduler: Scheduler,
+    options: Options,
+) -> Strategy:
+    return AllReduce(comm, model, learners, layout, scheduler, options.collective)
+
+
+def _parameter_server(
+    comm: Comm,
+    model: nn.Module,
+    learners: Sequence[Learner],
+    layout: Layout,
+    scheduler: Scheduler,
+    options: Options,
+) -> Strategy:
+    return ParameterServer(comm, model, learners, layout, scheduler, options.server)
+
+
 # name -> builder
-STRATEGIES: dict[
-    str, Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler, str], Strategy]
-] = {"allreduce": AllReduce}
+STRATEGIES: dict[str, Build] = {"allreduce": _allreduce, "parameter_server": _parameter_server}
 
 
 def make_strategy(
@@ -77,9 +118,9 @@ def make_strategy(
     learners: Sequence[Learner],
     layout: Layout,
     scheduler: Scheduler,
-    collective: str,
+    options: Options,
 ) -> Strategy:
     """The strategy called `name`."""
     if name not in STRATEGIES:
         raise UsageError(unknown("strategy", name, STRATEGIES))
-    return STRATEGIES[name](comm, model, learners, layout, scheduler, collective)
+    return STRATEGIES[name](comm, model, learners, layout, scheduler, options)

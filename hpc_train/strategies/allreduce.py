@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from hpc_train.comm import Comm, prepare
+from hpc_train.errors import NonFiniteError
 from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.record import operation, phase
@@ -48,6 +49,26 @@ class Outcome:
     norm: float
     finite: bool
     before: tuple[int, ...] = ()
+
+    @property
+    def culprit(self) -> str:
+        """What is not finite, if something is not."""
+        return "loss" if self.total.flags["non_finite"] else "gradient"
+
+    def verdict(self, batch: Batch) -> str:
+        """What is not finite where."""
+        return f"{self.culprit} is not finite in batch {batch.number} of epoch {batch.epoch}"
+
+    def problem(self, batch: Batch) -> NonFiniteError:
+        """The error that the loss or the gradient of `batch` is not finite."""
+        what = self.culprit
+        value = self.total.mean_loss if what == "loss" else self.norm
+        place = f"batch {batch.number} of epoch {batch.epoch}"
+        return NonFiniteError(
+            f"{what} must be finite ({what} of {place}: {value})",
+            hint="lower optimizer.lr, set optimizer.clip_norm, "
+            'or set optimizer.non_finite = "skip"',
+        )
 
 
 class AllReduce:

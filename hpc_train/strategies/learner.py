@@ -29,6 +29,7 @@ class Learner:
     Attributes:
         name: the name of the phase.
         arenas: where its parameters and gradients lie.
+        rate, factor: the learning rate of the next update, and as a part of the base rate.
 
     Raises:
         ConfigError: if no parameter wants a gradient.
@@ -61,6 +62,7 @@ class Learner:
         self._settings = settings
         self.clip_norm = clip_norm
         self.rate = settings.lr
+        self.factor = 1.0
         self._pieces = [(arena, piece) for arena in self.arenas for piece in arena.pieces]
         by_group: dict[Group, list[nn.Parameter]] = {}
         for _, piece in self._pieces:
@@ -77,6 +79,7 @@ class Learner:
 
     def set_rate(self, factor: float) -> None:
         """Let the next update use `factor` times the base rate."""
+        self.factor = factor
         self.rate = self._settings.lr * factor
         for group, own in zip(self.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = self.rate * own

@@ -21,13 +21,19 @@ from hpc_train.optim import Grouping, LearningRate, Settings, Shape, batch_scale
 from hpc_train.optim.groups import norms_and_biases, unmatched
 from hpc_train.plan import Every
 from hpc_train.schedule import Scheduler, Situation, find_policy
-from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
+from hpc_train.strategies import (
+    Layout,
+    Learner,
+    Strategy,
+    make_strategy,
+)
 from hpc_train.tasks import TASKS, Phase, Reinforcement, Task
 from hpc_train.train.device import ready_device, set_threads
 from hpc_train.train.episodes import Episodes, Playing
 from hpc_train.train.feed import Feed
 from hpc_train.train.names import bind, find
 from hpc_train.train.network import bind_model, make_network
+from hpc_train.train.options import make_options
 from hpc_train.train.played import environment_of, is_played, played_dataset, resolve_fields
 from hpc_train.train.player import Player, Replayed
 from hpc_train.train.source import Source
@@ -112,7 +118,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     scheduler = make_scheduler(config, comm.members, plan.num_batches)
     layout = Layout(list(task.metrics), comm.world.size)
     strategy = make_strategy(
-        config.strategy.name, comm, network, learners, layout, scheduler, config.comm.collective
+        config.strategy.name, comm, network, learners, layout, scheduler, make_options(config)
     )
     player = together(comm, lambda: make_player(config, comm, task, network, feed))
     needs = Needs(config, comm, plan, network, learners, task, player)

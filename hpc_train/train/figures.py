@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hpc_train.strategies import Learner, Outcome
+
 _TOLD_RANKS = 256  # beyond it, a step's record leaves out what each rank did
 
 
@@ -83,3 +85,29 @@ def balance(counts: tuple[int, ...], busy_seconds: tuple[float, ...]) -> dict[st
         seconds = [round(t, 6) for t in busy_seconds]
         record["before"] = {"counts": list(counts), "busy_seconds": seconds}
     return record
+
+
+def step_record(
+    outcomes: Sequence[Outcome], learners: Sequence[Learner], size: int, elapsed: float
+) -> dict[str, object]:
+    """What a step's record says of what became of it.
+
+    Args:
+        outcomes, learners: of each phase of the task that was run, in their order.
+        size: samples of the global batch.
+        elapsed: seconds of the step.
+    """
+    total = outcomes[0].total
+    return {
+        "kind": "step",
+        "loss": total.mean_loss,
+        "grad_norm": outcomes[0].norm,
+        "samples_per_second": size / elapsed,
+        "delivered": total.digest,
+        **balance(outcomes[0].before, total.busy_seconds),
+        **{
+            f"{key}_{learner.name}": value
+            for learner, outcome in zip(learners[1:], outcomes[1:], strict=True)
+            for key, value in (("loss", outcome.total.mean_loss), ("lr", learner.rate))
+        },
+    }

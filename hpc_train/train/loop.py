@@ -19,16 +19,18 @@ from hpc_train.errors import (
     PeerError,
 )
 from hpc_train.observe import Sink
-from hpc_train.plan import Course, Every, Plan, Segment, Work, segments
+from hpc_train.plan import Batch, Course, Every, Plan, Segment, Work, segments
 from hpc_train.record import Stopwatch, phase
 from hpc_train.stop import StopFlag
-from hpc_train.strategies import Learner, Outcome, Tally
+from hpc_train.strategies import Learner, Outcome, ParameterServer, Tally
 from hpc_train.tasks import Phase
 from hpc_train.tasks.task import is_due
+from hpc_train.train import state
 from hpc_train.train.build import Parts
+from hpc_train.train.central import Central
 from hpc_train.train.device import peak_bytes
 from hpc_train.train.evaluation import evaluate
-from hpc_train.train.figures import Figures, balance
+from hpc_train.train.figures import Figures, step_record
 from hpc_train.train.place import Place
 from hpc_train.train.saving import Saving
 from hpc_train.train.step import check_metrics, compute
@@ -86,6 +88,8 @@ class Loop:
         self._ending: str | None = None  # why a technique wants the run to end here
         self.place = Place(looked_up=batch if batch < num_batches else -1)
         self._survival = survival
+        strategy = parts.strategy
+        self._central = Central(self, strategy) if isinstance(strategy, ParameterServer) else None
 
     def run(self) -> str:
         """Train to the end; "done", or "preempted" if the run was asked to save and leave."""
@@ -149,25 +153,35 @@ class Loop:
         """Train the batches of a segment, or to where the run was asked to leave."""
         if self.place.leaving:
             return
-        batches = self._course.batches(segment.start, segment.stop)
-        for work in self.parts.strategy.work(batches):
+        if self._central is not None:
+            self._central.train(segment)
+            return
+        for work in self.parts.strategy.work(self.batches(segment)):
             started = time.perf_counter()
             if self._foretold is not self.parts.strategy.plan:
                 self._foretell()
-            self._batch(work)
+            self.train_work(work)
             outcomes, self.place.outcomes = self.place.outcomes, []
             self.step += any(outcome.updated for outcome in outcomes)
             self.batch += 1
             flags = [outcome.total.flags for outcome in outcomes]
             self.place.leaving = any(told["preempted"] or told["stop"] for told in flags)
-            self._tell(work, outcomes, time.perf_counter() - started)
+            self.tell_step(work, outcomes, time.perf_counter() - started)
             if self._saving.hear(outcomes):
-                self._save_now()
+                self.save_now()
             if self.place.leaving:
                 return
 
-    def _batch(self, work: Work) -> None:
-        """One global batch, all phases of the task that are not committed yet."""
+    def batches(self, segment: Segment) -> Iterator[Batch]:
+        """What is left of a segment."""
+        return self._course.batches(self.batch, segment.stop)
+
+    def arrive(self, batch: int, step: int, *, whole: bool) -> None:
+        """Ranks that went at their own pace have met here; `whole`: the weights are those of it."""
+        self.batch, self.step, self._clean = batch, step, whole
+
+    def train_work(self, work: Work) -> None:
+        """This rank's part of one global batch, all phases that are not committed yet."""
         parts = self.parts
         samples = None
         self._clean = not self.place.outcomes
@@ -192,6 +206,8 @@ class Loop:
             except Exception as raised:
                 error, tally = raised, Tally(flags={"failed"})
             outcome = self._finish(learner, tally)
+            if outcome is None:  # given away: a server tells what becomes of the batch
+                return
             if outcome.total.flags["failed"]:
                 agree(parts.comm, error)
             expected = self._commit(learner, outcome)
@@ -207,7 +223,7 @@ class Loop:
         pairs = zip(self.parts.task.phases, self.parts.learners, strict=True)
         return [(part, learner) for part, learner in pairs if is_due(part, work.batch.number)]
 
-    def _finish(self, learner: Learner, tally: Tally) -> Outcome:
+    def _finish(self, learner: Learner, tally: Tally) -> Outcome | None:
         """Reduce, agree, update; a rank that failed tells the others so."""
         tally.busy_seconds, self._busy = self._busy, 0.0
         if self._stop.is_set:
@@ -235,25 +251,24 @@ class Loop:
         self.place.whole = True
         return expected
 
+    def tell_skipped(self, work: Work, outcome: Outcome) -> None:
+        """Record an update that was left out, since loss or gradient were not finite."""
+        self._record({"kind": "event", "event": "skipped", "text": ""}, work)
+        logger.warning("%s: update skipped", outcome.verdict(work.batch))
+
     def _not_finite(self, work: Work, outcome: Outcome) -> None:
         """Stop or go on when loss or gradient are not finite; no rank has updated."""
-        what = "loss" if outcome.total.flags["non_finite"] else "gradient"
-        place = f"batch {work.batch.number} of epoch {work.batch.epoch}"
         if self.parts.config.optimizer.non_finite == "skip":
-            self._record({"kind": "event", "event": "skipped", "text": ""}, work)
-            logger.warning("%s is not finite in %s: update skipped", what, place)
+            self.tell_skipped(work, outcome)
             return
-        value = outcome.total.mean_loss if what == "loss" else outcome.norm
-        error = NonFiniteError(
-            f"{what} must be finite ({what} of {place}: {value})",
-            hint="lower optimizer.lr, set optimizer.clip_norm, "
-            'or set optimizer.non_finite = "skip"',
-        )
+        error = outcome.problem(work.batch)
         error.agreed = True
         raise error
 
-    def _tell(self, work: Work, outcomes: list[Outcome], elapsed: float) -> None:
-        """Record a step."""
+    def tell_step(
+        self, work: Work, outcomes: list[Outcome], elapsed: float, **more: object
+    ) -> None:
+        """Record a step, and `more` that is to be said of it."""
         seconds = self._stopwatch.take()
         self._busy = sum(seconds.get(name, 0.0) for name in ("data", "compute", "update"))
         due, total = self._due(work), outcomes[0].total
@@ -261,27 +276,11 @@ class Loop:
         if before:
             self.figures.add_up(before, total.busy_seconds)
         self.figures.add(work.batch.size, elapsed)
-        self._record(
-            {
-                "kind": "step",
-                "step": self.step,
-                "loss": total.mean_loss,
-                "metrics": {**total.means(), **self.parts.techniques.report()},
-                "lr": self.parts.learners[0].rate,
-                "grad_norm": outcomes[0].norm,
-                "samples_per_second": work.batch.size / elapsed,
-                "seconds": {name: round(value, 6) for name, value in seconds.items()},
-                "delivered": total.digest,
-                "peak_memory_bytes": peak_bytes(self.parts.device),
-                **balance(before, total.busy_seconds),
-                **{
-                    f"{key}_{learner.name}": value
-                    for (_, learner), outcome in zip(due[1:], outcomes[1:], strict=True)
-                    for key, value in (("loss", outcome.total.mean_loss), ("lr", learner.rate))
-                },
-            },
-            work,
-        )
+        told = step_record(outcomes, [learner for _, learner in due], work.batch.size, elapsed)
+        told["metrics"] = {**total.means(), **self.parts.techniques.report()}
+        told["seconds"] = {name: round(value, 6) for name, value in seconds.items()}
+        told["peak_memory_bytes"] = peak_bytes(self.parts.device)
+        self._record({**told, "lr": self.parts.learners[0].rate, **more}, work)
 
     def _look_up(self, segment: Segment) -> None:
         """At the end of a segment: equal weights, evaluation, checkpoint."""
@@ -339,8 +338,10 @@ class Loop:
         """Let all ranks hold equal weights; a copy that is being made of them comes first."""
         self._saving.before_update()
         self.parts.strategy.settle()
+        if self._central is not None:
+            state.share(self.parts, 0)
 
-    def _save_now(self) -> None:
+    def save_now(self) -> None:
         """Save in the middle of a segment."""
         self._settle()
         self._save(wait=False)

@@ -19,7 +19,7 @@ from hpc_train.config import Config
 from hpc_train.config.schema import parse_seconds
 from hpc_train.plan import Cursor, Every
 from hpc_train.record import phase
-from hpc_train.strategies import Outcome
+from hpc_train.strategies import Outcome, ParameterServer
 from hpc_train.train import state
 from hpc_train.train.build import Parts
 from hpc_train.world import RankError
@@ -54,7 +54,9 @@ class Saving:
         self._parts = parts
         self._record = record
         self._saver = Saver(store, parts.comm)
-        self._asynchronous = section.asynchronous
+        # what is written behind the training is told of in steps that all ranks make together
+        lockstep = not isinstance(parts.strategy, ParameterServer)
+        self._asynchronous = section.asynchronous and lockstep
         self._saved = saved
         period = parse_seconds(section.every)
         self._timed = section.every == "auto" or period is not None

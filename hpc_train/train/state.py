@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -98,6 +99,34 @@ def adopt(
     for learner in parts.learners:
         learner.load_state(_below(f"{OPTIMIZER}{learner.name}/", tensors))
     parts.techniques.restore(_below(TECHNIQUE, tensors), techniques)
+
+
+def share(parts: Parts, source: int) -> None:
+    """Give all ranks the state of `source`: weights, optimizer, techniques; collective."""
+    comm = parts.comm
+    if comm.world.size == 1:
+        return
+    techniques = comm.broadcast(parts.techniques.notes(), source)
+    tensors = spread(parts, source)
+    if comm.world.rank != source:
+        adopt(parts, tensors, techniques, f"rank {source}")
+
+
+def spread(parts: Parts, source: int) -> dict[str, torch.Tensor]:
+    """The tensors of the run's state on `source`, on the CPU; on every rank."""
+    comm = parts.comm
+    own = collect(parts) if comm.world.rank == source else {}
+    kinds = {name: [list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in own.items()}
+    found = {}
+    for name, (shape, dtype) in comm.broadcast(kinds, source).items():
+        tensor = torch.empty(shape, dtype=getattr(torch, dtype))
+        if name in own:
+            tensor.copy_(own[name])
+        flat: np.ndarray[Any, Any] = tensor.reshape(-1).view(torch.uint8).numpy()
+        if flat.size:
+            comm.spread(flat, source)
+        found[name] = tensor
+    return found
 
 
 def final_weights(saved: Saved) -> dict[str, torch.Tensor]:

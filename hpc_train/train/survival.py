@@ -19,9 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
 from hpc_train.errors import LostRanksError
 from hpc_train.observe import Sink
 from hpc_train.record import phase
@@ -119,7 +116,7 @@ class Survival:
         if decision.behind:
             behind = parts.comm.world.rank in decision.behind
             place.whole = place.whole and not behind
-            tensors = _spread(parts, source)
+            tensors = state.spread(parts, source)
             if behind:
                 state.adopt(parts, tensors, known["techniques"], "another rank")
                 place.outcomes = heard(known["outcomes"])
@@ -164,20 +161,3 @@ def make_survival(parts: Parts, heir: Heir) -> Survival | None:
 def _regroupable(parts: Parts) -> Regroupable:
     assert isinstance(parts.strategy, Regroupable), "make_survival has checked it"
     return parts.strategy
-
-
-def _spread(parts: Parts, source: int) -> dict[str, torch.Tensor]:
-    """The tensors of the run's state on `source`, on the CPU; on every rank."""
-    comm = parts.comm
-    own = state.collect(parts) if comm.world.rank == source else {}
-    kinds = {name: [list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in own.items()}
-    found = {}
-    for name, (shape, dtype) in comm.broadcast(kinds, source).items():
-        tensor = torch.empty(shape, dtype=getattr(torch, dtype))
-        if name in own:
-            tensor.copy_(own[name])
-        flat: np.ndarray[Any, Any] = tensor.reshape(-1).view(torch.uint8).numpy()
-        if flat.size:
-            comm.spread(flat, source)
-        found[name] = tensor
-    return found

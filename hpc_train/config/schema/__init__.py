@@ -17,10 +17,11 @@ from hpc_train.config.schema.learning_rate import LearningRate
 from hpc_train.config.schema.model import Model, Task
 from hpc_train.config.schema.optimizer import Optimizer
 from hpc_train.config.schema.precision import Precision
-from hpc_train.config.schema.ranks import Comm, Schedule, Strategy
+from hpc_train.config.schema.ranks import Comm, Schedule
 from hpc_train.config.schema.recovery import Recovery
 from hpc_train.config.schema.regularization import EarlyStopping, Ensemble, Regularization
 from hpc_train.config.schema.run import Run
+from hpc_train.config.schema.strategy import Strategy
 from hpc_train.config.schema.types import Section, parse_bytes, parse_seconds
 
 __all__ = ["Config", "parse_bytes", "parse_seconds"]

@@ -1,4 +1,4 @@
-"""[strategy], [schedule], [comm]: how ranks work together."""
+"""[schedule], [comm]: how ranks work together."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from hpc_train.config.schema.types import NonNegative, Section
-
-
-class Strategy(Section):
-    """How ranks agree on weights."""
-
-    name: Literal["allreduce"] = Field("allreduce", description="allreduce")
 
 
 class Schedule(Section):

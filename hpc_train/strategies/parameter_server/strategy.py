@@ -1,0 +1,206 @@
+"""Parameter server: rank 0 holds the weights; gradients are pushed, weights pulled.
+
+    rank 0                       worker
+      <---------- ask --------------     at the beginning of a segment: I am free
+      --- work, weights ----------->
+                                         gradient of the range
+      <---------- push -------------     its gradient, its tally; I am free
+      --- work, weights ----------->     weights, if there are newer ones
+      ...
+      <---------- push -------------
+      --- end --------------------->     all batches of the segment have their updates
+
+A gradient that is pushed belongs to a range of a global batch; the update of the batch is made when
+all of it has come, with the sum of gradients over the sum of weights: exactly that of synchronous
+training, but for the age of the weights (`Dispatcher` says how old they may be). Rank 0 works
+itself, too, if it is asked to: then a thread of it talks to the workers, and the updates are made
+between its own ranges, so its weights never change under a forward pass.
+
+After Li et al., "Scaling distributed machine learning with the parameter server", OSDI 2014, and
+Ho et al., NIPS 2013, for the bound on staleness.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from hpc_train.comm import Comm
+from hpc_train.errors import ConfigError
+from hpc_train.plan import Batch, Work
+from hpc_train.record import phase
+from hpc_train.schedule import Dispatcher, Scheduler
+from hpc_train.strategies.allreduce import Outcome
+from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
+from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.parameter_server.leader import Leader
+from hpc_train.strategies.parameter_server.letters import Ending, Push
+from hpc_train.strategies.parameter_server.server import Commit, Server
+from hpc_train.strategies.parameter_server.worker import Worker
+from hpc_train.strategies.tally import Layout, Tally
+from hpc_train.world import agree
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a parameter server is told.
+
+    Attributes:
+        staleness: updates that a gradient may lack, >= 0; None for no bound.
+        server_trains: whether rank 0 works, too; alone it always does.
+        damping: of updates by their staleness, >= 0, see `Server`.
+        seconds: how long a rank may keep others waiting, > 0.
+        skips: whether updates that are not finite are left out.
+        measures: whether ranges follow measured speeds.
+        quantum: ranges are multiples of so many samples, >= 1.
+    """
+
+    staleness: int | None = 0
+    server_trains: bool = True
+    damping: float = 0.0
+    seconds: float = 600.0
+    skips: bool = False
+    measures: bool = False
+    quantum: int = 1
+
+
+class ParameterServer:
+    """The strategy: rank 0 serves, the other ranks work, and rank 0 does so as well if told to.
+
+    Attributes:
+        plan: the shares that the run begins with.
+
+    Raises:
+        ConfigError: if the task trains several phases.
+    """
+
+    def __init__(
+        self,
+        comm: Comm,
+        model: nn.Module,
+        learners: Sequence[Learner],
+        layout: Layout,
+        scheduler: Scheduler,
+        terms: Terms,
+    ) -> None:
+        if len(learners) > 1:
+            raise ConfigError(
+                f"a parameter server trains tasks of one phase (phases: "
+                f"{', '.join(learner.name for learner in learners)})",
+                where="strategy.name",
+                hint='use strategy.name = "allreduce"',
+            )
+        (self._learner,) = learners
+        self._comm = comm
+        self._model = model
+        self._buffers = BufferSnapshot(model)
+        self._layout = layout
+        self.plan = scheduler.plan
+        self._server: Server | None = None
+        self._side = self._make_side(terms)
+        self._samples = 0
+        self._work = Work(Batch(0, 0, 0, 0), 0, 0)
+        self._begun = 0.0
+        self.settle()
+
+    def _make_side(self, terms: Terms) -> Leader | Worker:
+        world, counts = self._comm.world, self.plan.counts
+        post = self._comm.post(terms.seconds) if world.size > 1 else None
+        if world.rank > 0 and post is not None:
+            return Worker(post, self._learner, terms.seconds)
+        trains = terms.server_trains or world.size == 1
+        shares = {r: float(n) for r, n in enumerate(counts) if r or trains}
+        # a rank of share 0 works as well: what it takes depends on how fast it is
+        least = min((n for n in shares.values() if n), default=1.0)
+        dispatcher = Dispatcher(
+            {rank: max(n, least) for rank, n in shares.items()},
+            terms.staleness,
+            measures=terms.measures,
+            quantum=terms.quantum,
+        )
+        server = Server(
+            self._learner, self._layout, dispatcher, damping=terms.damping, skips=terms.skips
+        )
+        self._server = server
+        workers = set(range(1, world.size))
+        return Leader(post, server, self._layout, workers, trains=trains, seconds=terms.seconds)
+
+    @property
+    def ending(self) -> Ending:
+        """Where all ranks are, after `work` has ended or `RankError` was raised."""
+        return self._side.ending
+
+    @property
+    def staleness(self) -> Counter[int]:
+        """On rank 0: how many updates were made at weights that lacked so many updates."""
+        return Counter() if self._server is None else self._server.staleness
+
+    def after_update(self, act: Callable[[Learner], None]) -> None:
+        """Call `act` on rank 0 after each update, before anybody gets the weights."""
+        if self._server is not None:
+            self._server.after_update = act
+
+    def foretell(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """Nothing: what a rank gets next is known when it gets it."""
+        return iter(())
+
+    def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """This rank's ranges, as they are handed out; on rank 0 empty ones, too, to tell news.
+
+        Raises:
+            RankError: on every rank, if one of them failed meanwhile.
+        """
+        for work in self._side.work(batches):
+            self._work, self._begun = work, time.perf_counter()
+            yield work
+        if self._side.failed:
+            agree(self._comm, self._side.error)
+
+    def begin(self, learner: Learner) -> None:
+        """Zero the gradients, and remember the model's buffers."""
+        learner.zero()
+        self._buffers.take()
+
+    def finish(self, learner: Learner, tally: Tally) -> Outcome | None:
+        """Push the gradient of the present range.
+
+        Returns:
+            None: what becomes of it is known later; or, on a rank that failed, that it has.
+
+        Raises:
+            RankError: on the other ranks, if one has failed.
+        """
+        if tally.flags & {"failed", "non_finite"}:
+            self._buffers.restore()
+        else:
+            self._samples += tally.samples
+        if "failed" in tally.flags:
+            with phase("waiting", operation="fail"):
+                self._side.fail()
+            total = self._layout.unpack(self._layout.pack(tally, self._comm.world.rank, None))
+            return Outcome(total, updated=False, norm=math.nan, finite=True)
+        seconds = time.perf_counter() - self._begun
+        told = replace(tally, busy_seconds=seconds if self._work.size else 0.0)
+        vector = self._layout.pack(told, self._comm.world.rank, None)
+        self._side.push(Push(self._work, vector, self._side.version, learner.factor, seconds))
+        if self._side.failed:
+            agree(self._comm, self._side.error)
+        return None
+
+    def settle(self) -> None:
+        """Give all ranks the weights of rank 0, and merge module buffers."""
+        merge_buffers(self._model, self._comm, self._samples)
+        self._samples = 0
+        for arena in self._learner.arenas:
+            host = arena.data.detach().cpu().contiguous()
+            self._comm.spread(host.numpy())
+            arena.write(lambda data, host=host: data.copy_(host))  # type: ignore[misc]
+
+    def take(self) -> list[Commit]:
+        """The commits since the last call, on rank 0; nothing on the others."""
+        return self._side.take()

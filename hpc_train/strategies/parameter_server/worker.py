@@ -1,0 +1,84 @@
+"""The side of a rank that gets weights and pushes gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from hpc_train.comm import Post
+from hpc_train.plan import Batch, Work
+from hpc_train.record import phase
+from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.parameter_server.letters import Ending, Push, arrays, work_heard
+from hpc_train.strategies.parameter_server.server import Commit
+from hpc_train.world import Json
+
+_PATIENCE = 2.0  # the server gives up first, and knows the name of who is late
+
+
+class Worker:
+    """Asks, works, pushes, until the server says that the segment is over.
+
+    Args:
+        post: letters from and to rank 0.
+        learner: whose gradients are pushed, and whose weights are overwritten.
+        seconds: how long the server may keep silent.
+
+    Attributes:
+        version: updates that the weights here have seen; -1 if that is not known.
+        failed: whether some rank has failed.
+        error: what went wrong in an update: nothing, here.
+        ending: where all ranks are, once the work has ended.
+    """
+
+    error: Exception | None = None
+
+    def __init__(self, post: Post, learner: Learner, seconds: float) -> None:
+        self._post = post
+        self._learner = learner
+        self._seconds = seconds
+        # what has come; made at once, so that no step has to
+        self._hosts = [torch.empty_like(arena.data, device="cpu") for arena in learner.arenas]
+        self._reply: Json = None
+        self.version = -1
+        self.failed = False
+        self.ending = Ending(0, 0, True, ())
+
+    def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """Ranges as the server hands them out; the batches are its business."""
+        self.version = -1  # evaluation, a checkpoint: nobody knows what the weights here are
+        with phase("communication", operation="pull"):
+            self._post.send(0, {"kind": "ask", "version": self.version})
+            self._hear()
+        while self._reply["kind"] == "work":
+            yield work_heard(self._reply["work"])
+
+    def push(self, push: Push) -> None:
+        """Send the gradient of the present range, and get what comes next."""
+        with phase("communication", operation="push"):
+            gradients = arrays([arena.grad for arena in self._learner.arenas])
+            self._post.send(0, push.told(), gradients)
+            self._hear()
+
+    def fail(self) -> None:
+        """Tell the server that this rank has failed; return when all ranks know."""
+        self._post.send(0, {"kind": "failed", "version": self.version})
+        self._hear()
+
+    def take(self) -> list[Commit]:
+        """Nothing: only the server knows."""
+        return []
+
+    def _hear(self) -> None:
+        """The server's answer, and the weights behind it."""
+        server = "the parameter server (rank 0)"
+        _, self._reply = self._post.wait(server, _PATIENCE * self._seconds)
+        if self._reply["kind"] != "work":
+            self.failed = self._reply["kind"] == "failed"
+            self.ending = Ending.heard(self._reply)
+        elif self._reply["fresh"]:
+            self._post.receive(0, arrays(self._hosts))
+            for arena, host in zip(self._learner.arenas, self._hosts, strict=True):
+                arena.write(lambda data, host=host: data.copy_(host))  # type: ignore[misc]
+            self.version = self._reply["version"]
