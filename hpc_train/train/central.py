@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hpc_train.errors import ConfigError
 from hpc_train.plan import Segment, Work
+from hpc_train.strategies import Strategy
 from hpc_train.strategies.parameter_server import Commit, Ending, ParameterServer
 from hpc_train.tasks import Reinforcement
 from hpc_train.train.technique import Technique
@@ -103,3 +104,9 @@ class Central:
 def _meets(technique: Technique) -> bool:
     """Whether a technique lets all ranks meet inside a step."""
     return type(technique).stepping is not Technique.stepping
+
+
+def staleness(strategy: Strategy) -> dict[str, int]:
+    """On rank 0 of a parameter server: how many updates lacked how many others, as JSON."""
+    found = strategy.staleness if isinstance(strategy, ParameterServer) else {}
+    return {str(lacked): found[lacked] for lacked in sorted(found)}

@@ -36,8 +36,7 @@ from hpc_train.plan import Course
 from hpc_train.record import Hook, Stopwatch, listening
 from hpc_train.recovery.vigil import vigil
 from hpc_train.stop import StopFlag
-from hpc_train.strategies import ParameterServer, Strategy
-from hpc_train.train import ensemble, rundir, state
+from hpc_train.train import central, ensemble, rundir, state
 from hpc_train.train.build import Own, Parts, build
 from hpc_train.train.device import peak_bytes
 from hpc_train.train.lock import Lock
@@ -307,7 +306,7 @@ class Trainer:
             samples_per_second=loop.figures.samples_per_second,
             ranks=rows,
             balance=dataclasses.asdict(loop.parts.scheduler.balance),
-            staleness=_staleness(loop.parts.strategy),
+            staleness=central.staleness(loop.parts.strategy),
         )
 
     def _failed(self, error: Exception, folder: Path, loop: Loop) -> None:
@@ -354,12 +353,6 @@ def _fresh(parts: Parts) -> Way:
 def _is_done(folder: Path) -> bool:
     result = read_result(folder)
     return result is not None and result.status == "done"
-
-
-def _staleness(strategy: Strategy) -> dict[str, int]:
-    """How stale the gradients of a parameter server were."""
-    found = strategy.staleness if isinstance(strategy, ParameterServer) else {}
-    return {str(lacked): found[lacked] for lacked in sorted(found)}
 
 
 def _write(result: Result, folder: Path) -> None:
