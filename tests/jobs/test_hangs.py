@@ -18,7 +18,7 @@ from tests.jobs.test_run import assert_same_weights, result, steps
     ],
 )
 def test_it_is_named_killed_and_the_run_goes_on(config, tmp_path, calm, fault, words):  # noqa: F811
-    argv = ["run", config, "run.dir=hurt", *COMMON, "recovery.hang_seconds=0.5", "-n", 3]
+    argv = ["run", config, "run.dir=hurt", *COMMON, "recovery.hang_seconds=3.0", "-n", 3]
     ended = hpc_train(*argv, f"--inject={fault}", cwd=tmp_path)
     hurt = tmp_path / "hurt"
     assert ended.code == 0, ended
