@@ -28,6 +28,8 @@ ADAPTIVE = {
 }
 # these remember in the study what cannot be told from trials and results
 STATEFUL = ("quasi-random", "cmaes", "nsga2")
+# these are one sequence, so all trials share a seed
+SEQUENCES = ("quasi-random",)
 
 
 def _random(section: Sampler, seed: int) -> BaseSampler:
@@ -39,7 +41,7 @@ def _random(section: Sampler, seed: int) -> BaseSampler:
 def _quasi_random(section: Sampler, seed: int) -> BaseSampler:
     from optuna.samplers import QMCSampler
 
-    return QMCSampler(qmc_type="sobol", scramble=True, seed=0, warn_independent_sampling=False)
+    return QMCSampler(qmc_type="sobol", scramble=True, seed=seed, warn_independent_sampling=False)
 
 
 def _tpe(section: Sampler, seed: int) -> BaseSampler:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hpc_train.config.study import Parameter, Study
 from hpc_train.philox import derive
 from hpc_train.tune.pruners import PRUNERS
-from hpc_train.tune.samplers import SAMPLERS, STATEFUL, require_optuna
+from hpc_train.tune.samplers import SAMPLERS, SEQUENCES, STATEFUL, require_optuna
 from hpc_train.tune.space import Point, Space, active, bounds
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ class Search:
 
     def _sampler(self, number: int) -> Any:
         section = self._section
+        if section.sampler.name in SEQUENCES:
+            number = 0
         seed = derive(section.study.seed, _STREAM, number) & 0x7FFFFFFF
         return SAMPLERS[section.sampler.name](section.sampler, seed)
 

@@ -132,6 +132,7 @@ class _Lead:
         self._tell = tell
         self._told = False
         self._overhead = 0.0
+        self._written = 0
         now = time.time()
         self._journal = stack.enter_context(Journal(prepared.folder / NAME))
         history = replay(self._journal.records)
@@ -153,6 +154,7 @@ class _Lead:
         """Hear all ranks, decide, and let them know."""
         started = time.perf_counter()
         box, coordinator, now = self._member.box, self.coordinator, time.time()
+        before = self._written
         while (found := box.take()) is not None:
             coordinator.handle(*found, now)
         if box.gone:
@@ -164,7 +166,8 @@ class _Lead:
             end = self._end()
             for rank in sorted(coordinator.alive, reverse=True):
                 self._send(rank, {"do": "end", **dataclasses.asdict(end)})
-        self._overhead += time.perf_counter() - started
+        if self._written != before:  # looking in vain while nothing happens is not work
+            self._overhead += time.perf_counter() - started
 
     def leave(self) -> None:
         """Close the books."""
@@ -226,6 +229,7 @@ class _Lead:
 
     def _record(self, record: Record) -> None:
         self._journal.append(record)
+        self._written += 1
         if record["kind"] == "finished":
             apply(History(trials=self._history.trials), record)
             self._tell(self._history.trials[record["trial"]], self._history)
