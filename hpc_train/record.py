@@ -26,6 +26,7 @@ Listener = Callable[[str, int, int], None]
 # every name that a phase of the package has; what ranks do in the last two is wait for others
 PHASES = (
     "data",
+    "play",
     "compute",
     "update",
     "schedule",

@@ -30,6 +30,7 @@ from hpc_train.recovery.flight import (
 )
 from hpc_train.recovery.patience import Patience
 
+BETWEEN_TWO = ("send", "receive")  # operations of two ranks, which all others know nothing of
 _GENERATION = 40  # bits of an operation's number below the count of recoveries
 ELSEWHERE = ".where"  # suffix of the file that says on which host and where the record lies
 
@@ -73,12 +74,14 @@ class Recorder:
         """Hear of an operation with other ranks."""
         if threading.get_ident() != self._thread:
             return
-        self._operations += 1
+        collective = name not in BETWEEN_TWO
+        self._operations += collective  # the others may send and receive in another order
+        kind = OPERATION if collective else NOTE
         phase, since, limit = b"", time.monotonic_ns(), math.inf
         if self._stack:
             outer, phase, _, since = self._stack[-1]
             limit = self._limit(outer)
-        self._write(OPERATION, phase, self._name(name), since, limit, num_bytes, peer)
+        self._write(kind, phase, self._name(name), since, limit, num_bytes, peer)
 
     def note(self, text: str) -> None:
         """Write down something else that happened, of at most 24 bytes."""

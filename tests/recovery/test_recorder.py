@@ -54,6 +54,17 @@ def test_it_tells_what_a_rank_does_now(recorder):
         assert (other.state().phase, other.state().operation) == ("communication", "gather")
 
 
+def test_messages_between_two_ranks_are_no_operations_of_all(recorder):
+    step(1)
+    with phase("communication", operation="push"):
+        operation("send", 100, 0)
+        assert recorder.tape.state().operation == "send"
+        operation("receive", 100, 0)
+    assert recorder.tape.state().operations == 2
+    named = [event.operation for event in recorder.tape.events() if event.kind == "operation"]
+    assert named == ["reduce", "sum"]
+
+
 def test_batches_of_an_evaluation_are_its_own(recorder):
     step(7)
     with phase("evaluate"), phase("data", batch=1):
