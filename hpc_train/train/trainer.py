@@ -63,7 +63,7 @@ class Trainer:
         stream: where progress is shown; standard output by default.
         hooks: further listeners to the phases of this rank, such as `recovery.disturb` makes.
         stop: raised by SIGUSR1, and by whoever wants the run to save and leave.
-        device: this rank's, where `comm` is a group of ranks that share their nodes with others.
+        own_device: of this rank, where `comm` is a group of ranks that share nodes with others.
         techniques: further techniques, after those of the configuration.
         sections: the tables of a configuration, such as `data={"train": ..., "inputs": ...}`.
 
@@ -85,7 +85,7 @@ class Trainer:
         stream: TextIO | None = None,
         hooks: Sequence[Hook] = (),
         stop: StopFlag | None = None,
-        device: torch.device | None = None,
+        own_device: torch.device | None = None,
         techniques: Sequence[Technique] = (),
         **sections: Mapping[str, Any],
     ) -> None:
@@ -106,7 +106,7 @@ class Trainer:
         self._stream = stream
         self._hooks = hooks
         self._stop = stop or StopFlag()
-        self._own = Own(device, techniques)
+        self._own = Own(own_device, techniques)
 
     def fit(self, *, resume: str | Path | None = None) -> Result:
         """Train to the end of the run.

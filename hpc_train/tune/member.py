@@ -202,7 +202,7 @@ class Member:
             quiet=True,
             hooks=(*self._hooks, self._hook),
             stop=self._trial_stop,
-            device=self._device,
+            own_device=self._device,
             techniques=[reporter],
         )
         result = trainer.fit(resume=folder if begin == "resume" else None)
