@@ -221,9 +221,12 @@ class Comm:
             ranks: this one among them.
             tag: tells groups that are made at the same time apart, in [0, 2^15).
         """
-        members = self._base.Get_group().Incl(list(ranks))
-        base: Any = self._base.Create_group(members, tag)
-        members.Free()
+        if len(ranks) == 1:  # where ranks have died, nothing else can be had
+            base: Any = self._mpi.COMM_SELF.Dup()
+        else:
+            members = self._base.Get_group().Incl(list(ranks))
+            base = self._base.Create_group(members, tag)
+            members.Free()
         made = Comm(self._mpi, base, self._key)
         base.Free()
         return made

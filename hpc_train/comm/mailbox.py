@@ -49,7 +49,8 @@ class Mailbox:
         except self._mpi.Exception as error:
             if not failures.is_failure(self._mpi, error):
                 raise
-            self._look_for_the_dead()
+            if not self.revoked:
+                self._look_for_the_dead()
             return None
         if not found:
             return None
@@ -61,6 +62,11 @@ class Mailbox:
     def gone(self) -> frozenset[int]:
         """The ranks that died, as far as is known here."""
         return self._gone
+
+    @property
+    def revoked(self) -> bool:
+        """Whether somebody is about to shrink, so that no message will come any more."""
+        return bool(self._communicator.Is_revoked())
 
     def drain(self) -> None:
         """Return when all that was sent is on its way."""

@@ -89,6 +89,7 @@ class Coordinator:
 
     Attributes:
         stopping: whether trials are to be saved, and no more started.
+        alive: the ranks that have not died.
     """
 
     def __init__(
@@ -110,8 +111,11 @@ class Coordinator:
         self._send = send
         self._facts = facts
         self._durations = Durations(space)
-        self._s = _State(alive=set(range(len(facts.nodes))))
-        self._pace = dict.fromkeys(self._s.alive, 1.0)
+        self.alive = set(range(len(facts.nodes)))
+        self._s = _State(alive=self.alive)
+        self._pace = dict.fromkeys(self.alive, 1.0)
+        self._bereaved = False  # then no groups of several ranks can be made any more
+        self._may_join = study.groups.join
         self._adaptive = ADAPTIVE[study.sampler.name]
         for trial in history.trials:
             self._learn(trial)
@@ -134,6 +138,8 @@ class Coordinator:
     def lose(self, ranks: set[int], now: float) -> None:
         """Hear that ranks died; trials of which none is left are begun again elsewhere."""
         gone = ranks & self._s.alive
+        self._bereaved |= bool(gone)
+        self._may_join &= not gone
         self._s.alive -= gone
         self._s.free -= gone
         for run in list(self._s.running.values()):
@@ -152,7 +158,7 @@ class Coordinator:
         self._next_generation(now)
         self._ask(now)
         self._start(now)
-        if self._study.groups.join and not self._s.waiting:
+        if self._may_join and not self._s.waiting:
             self._join(now)
 
     @property
@@ -166,11 +172,6 @@ class Coordinator:
     def is_complete(self) -> bool:
         """Whether all trials of the study are finished."""
         return not self._may_ask and all(trial.is_finished for trial in self.history.trials)
-
-    @property
-    def alive(self) -> set[int]:
-        """The ranks that have not died."""
-        return self._s.alive
 
     # -- trials that run ---------------------------------------------------------------------------
 
@@ -205,8 +206,7 @@ class Coordinator:
         trial = self.history.trials[message["trial"]]
         if run is None or trial.is_finished:
             return
-        status = message["status"]
-        if status == "paused":
+        if (status := message["status"]) == "paused":
             self._note({"kind": "paused", "trial": trial.number, "time": now})
             self._take_up(trial)
         elif status == "lost":
@@ -280,7 +280,7 @@ class Coordinator:
         if not self._s.free or not wants:
             return
         spare = len(self._s.free) - sum(want.ranks for want in wants)
-        if self._study.groups.join and not self._may_ask and not self._s.resting and spare > 0:
+        if self._may_join and not self._may_ask and not self._s.resting and spare > 0:
             wants = widen(wants, spare, self._facts.restart_seconds)
         free_at = dict.fromkeys(self._s.free, now)
         for run in self._s.running.values():
@@ -309,6 +309,7 @@ class Coordinator:
         trial = self.history.trials[number]
         seconds = self._seconds(trial)
         size, ranks = self._facts.size(trial.params)
+        ranks = 1 if self._bereaved else ranks
         # where nothing is known yet, sizes alone put the longest first
         return Want(number, size * 1e-9 if seconds is None else seconds, ranks)
 

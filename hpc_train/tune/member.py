@@ -109,7 +109,9 @@ class Member:
             return
         while (found := self.box.take()) is not None:
             self.hear(found[1])
-        if 0 in self.box.gone:
+        if self.box.gone and self.box.revoked and self._trial_stop is None:
+            self._orders.append({"do": "end", "lost": len(self.box.gone)})  # the rest is told then
+        elif 0 in self.box.gone:
             raise HpcTrainError(
                 "rank 0 died, that leads the study", hint="start the same command again to go on"
             )
@@ -146,8 +148,15 @@ class Member:
 
     def _train(self, order: Message) -> None:
         """Train a trial with the other ranks of its group."""
+        try:
+            group = self._comm.group(order["ranks"], order["trial"] % 2**15)
+        except Exception as error:
+            if not self._comm.is_lost(error):
+                raise
+            lost = {"status": "lost", "reason": "a rank died before it began"}
+            self._say({"what": "ended", "trial": order["trial"], **lost})
+            return
         self._trial_stop = TrialStop()
-        group = self._comm.group(order["ranks"], order["trial"] % 2**15)
         try:
             status, reason = self._attempt(group, order)
         finally:

@@ -96,6 +96,7 @@ def run(
             lead[0].leave()
     if order["lost"]:
         comm.shrink()
+        order = comm.broadcast(order)
     return Ended(
         **{key: order[key] for key in ("status", "exit_code", "finished", "total", "lost")}
     )
