@@ -33,6 +33,9 @@ def result_lines(result: Result) -> list[str]:
     lines.append(f"{'time':<12}{clock(result.seconds)} ({result.seconds:.1f} s)")
     if result.ranks:  # an ensemble's members have tables of their own
         lines += [*_rank_lines(result), *_balance_lines(result)]
+    if result.staleness:
+        told = ", ".join(f"{lacked}: {count}" for lacked, count in result.staleness.items())
+        lines.append(f"{'staleness':<12}{told} (updates a gradient lacked: how many updates)")
     if result.status == "preempted":
         lines.append(f"saved at step {result.step}; go on with --resume {result.run_dir}")
     lines.append(f"{'results':<12}{result.run_dir}")

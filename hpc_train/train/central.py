@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hpc_train.errors import ConfigError
@@ -37,6 +37,7 @@ class Central:
 
     loop: Loop
     strategy: ParameterServer
+    _told: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         parts = self.loop.parts
@@ -74,15 +75,19 @@ class Central:
                 loop.save_now()
 
     def _work(self, segment: Segment) -> None:
-        loop = self.loop
-        told = time.perf_counter()
-        for work in self.strategy.work(loop.batches(segment)):
-            loop.train_work(work)
-            commits = self.strategy.take()
-            now = time.perf_counter()
-            for commit in commits:
-                self._tell(commit, (now - told) / len(commits))
-            told = now if commits else told
+        self._told = time.perf_counter()
+        for work in self.strategy.work(self.loop.batches(segment)):
+            self.loop.train_work(work)
+            self._hear()
+
+    def _hear(self) -> None:
+        """Record what has got its update since the last time."""
+        commits = self.strategy.take()
+        seconds = time.perf_counter() - self._told
+        for commit in commits:
+            self._tell(commit, seconds / len(commits))
+        if commits:
+            self._told += seconds
 
     def _tell(self, commit: Commit, seconds: float) -> None:
         loop, outcome = self.loop, commit.outcome
@@ -96,8 +101,7 @@ class Central:
 
     def _meet(self, step: int, ending: Ending) -> None:
         """Take up the position that all ranks have now."""
-        for commit in self.strategy.take():
-            self._tell(commit, 1.0)
+        self._hear()
         self.loop.arrive(ending.batch, step + ending.updates, whole=ending.whole)
 
 

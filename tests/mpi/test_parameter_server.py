@@ -90,6 +90,9 @@ def test_stale_gradients_stay_within_their_bound_and_nothing_is_lost(staleness, 
     stale = [r["staleness"] for r in all_]
     agree(max(stale) <= (STEPS if staleness == "unbounded" else staleness), stale)
     agree(RANK != 0 or sum(found[1].staleness.values()) == STEPS, found[1].staleness)
+    result = found[1]
+    in_steps = STEPS * 64 / result.samples_per_second if RANK == 0 else 0.0
+    agree(in_steps <= result.seconds, (in_steps, result.seconds))
     weights = MPI.COMM_WORLD.bcast(found[0])
     agree(np.array_equal(weights, found[0]), "ranks hold other weights")
 
