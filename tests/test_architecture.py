@@ -45,6 +45,9 @@ HOMES = {
     "safetensors": {"checkpoint"},
     "rich": {"observe", "cli"},
     "PIL": {"data"},
+    "isal": {"data"},
+    "numcodecs": {"data"},
+    "hdf5plugin": {"data"},
     "gymnasium": {"reinforcement"},
     "optuna": {"tune"},
 }

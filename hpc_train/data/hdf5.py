@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,9 +97,44 @@ def stored(dataset: Any) -> Stored:
 
 def filters(dataset: Any) -> list[str]:
     """Names of the filters that every chunk went through, in their order."""
+    return [_filter_name(number) for number in _filter_numbers(dataset)]
+
+
+def lacking(dataset: Any) -> list[str]:
+    """Names of those filters of a dataset that HDF5 cannot undo here.
+
+    Filters that HDF5 does not bring itself come with `hdf5plugin`, of the extra `codecs`.
+    """
+    numbers = _filter_numbers(dataset)
+    if not all(map(h5py.h5z.filter_avail, numbers)):
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")  # tells HDF5 of its filters
+    return [_filter_name(n) for n in numbers if not h5py.h5z.filter_avail(n)]
+
+
+def require_filters(dataset: Any, where: Path) -> None:
+    """Check that HDF5 can read a dataset through its filters.
+
+    Raises:
+        DataError: naming those that are missing, and what brings them.
+    """
+    missing = lacking(dataset)
+    if missing:
+        raise DataError(
+            f"dataset {dataset.name.lstrip('/')} needs a filter that is not installed "
+            f"({', '.join(missing)})",
+            where=str(where),
+            hint="pip install 'hpc-train[codecs]'",
+        )
+
+
+def _filter_numbers(dataset: Any) -> list[int]:
     settings = dataset.id.get_create_plist()
-    numbers = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
-    return [_FILTERS.get(number, f"filter {number}") for number in numbers]
+    return [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+
+
+def _filter_name(number: int) -> str:
+    return _FILTERS.get(number, f"filter {number}")
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:

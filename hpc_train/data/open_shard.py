@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hpc_train.data.hdf5 import CHECKSUMS, filters
+from hpc_train.data.hdf5 import CHECKSUMS, filters, lacking, require_filters
 from hpc_train.data.index import FieldInfo
 from hpc_train.data.routes import Route, Source, choose
 from hpc_train.data.routes.chunk_table import ChunkTable, read_table
@@ -71,7 +71,10 @@ class OpenShard:
         for place in _elsewhere(dataset):
             self._check_place(name, place)
         self._check_shape(name, dataset, info)
-        return choose(self._source(name, dataset, info))
+        route = choose(self._source(name, dataset, info))
+        if route.name == "plain":
+            require_filters(dataset, self.path)
+        return route
 
     def _check_shape(self, name: str, dataset: Any, info: FieldInfo) -> None:
         length = (dataset.shape or ())[:1]
@@ -116,6 +119,7 @@ class OpenShard:
             self.path,
             info.sample_bytes,
             tuple(filters(dataset)),
+            tuple(lacking(dataset)),
             is_native=_is_native(dataset),
             offset=offset,
             chunk_table=lambda: self._table(dataset) if is_here else None,

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hpc_train.data.hdf5 import SUFFIXES, available, first_line, is_numeric, open_file, pieces
+from hpc_train.data.hdf5 import (
+    SUFFIXES,
+    available,
+    first_line,
+    is_numeric,
+    open_file,
+    pieces,
+    require_filters,
+)
 from hpc_train.data.index import FieldInfo, Index, Shard
 from hpc_train.errors import DataError, nearest, unknown
 
@@ -135,6 +143,7 @@ def field_info(dataset: Any, file: Path) -> FieldInfo:
     info = FieldInfo(tuple(dataset.shape[1:]), dataset.dtype.name)
     if info.shape != () or dataset.dtype.kind not in "iu" or len(dataset) == 0:
         return info
+    require_filters(dataset, file)
     low, high = [], []
     try:
         for first, stop in pieces(dataset):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpc_train.data.hdf5 import CHECKSUMS, available, first_line, open_file, pieces
+from hpc_train.data.hdf5 import CHECKSUMS, available, first_line, lacking, open_file, pieces
 from hpc_train.data.index import NAME, FieldInfo, Index, Shard
 from hpc_train.data.scan import find_files
 from hpc_train.errors import DataError
@@ -174,6 +174,11 @@ class _Check:
 
     def _read(self, shard: str, name: str, dataset: Any) -> None:
         if not dataset.shape:
+            return
+        missing = lacking(dataset)
+        if missing:
+            problem = f"needs a filter that is not installed ({', '.join(missing)})"
+            self.damages.append(Damage(shard, problem, name))
             return
         for first, stop in pieces(dataset):
             try:

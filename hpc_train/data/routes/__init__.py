@@ -3,7 +3,7 @@
     route        storage                                    how                          costs
     contiguous   one piece, allocated                       memory map, no blocks        ~1 us a row
     chunked      whole samples per chunk, no filters        views of the memory map      ~1 us a row
-    decoded      gzip, shuffle; chunks that cut samples     pread, zlib outside locks    decoding
+    decoded      gzip, zstd, ...; chunks that cut samples   pread, codecs outside locks  decoding
     plain        all else: lzf, big-endian, virtual, ...    h5py under its global lock   30-700 us
 
 Each route says whether it can read a dataset; the first in the table that can is taken. No offset

@@ -1,29 +1,30 @@
 """Chunks that are filtered or cut samples: read raw, decoded outside HDF5's lock, put together.
 
-    raw bytes of a chunk  --zlib-->  bytes or byte planes  --copy-->  its box of the block
+    raw bytes of a chunk  --codec-->  bytes or byte planes  --copy-->  its box of the block
 
     byte planes (shuffle)   [all bytes 0][all bytes 1] ...   of the chunk's numbers
 
-zlib and the copy let other threads run, so as many chunks are decoded at once as there are readers.
+Codecs and the copy let other threads run, so as many chunks are decoded at once as there are
+readers.
 """
 
 from __future__ import annotations
 
-import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc_train.data.routes import codecs
 from hpc_train.data.routes.chunk_table import ChunkTable
 from hpc_train.data.routes.mapping import MappedFile
 from hpc_train.data.routes.plain import Plain
 from hpc_train.data.routes.route import Rows, Source, empty_rows
-
-_PIPELINES = {(), ("gzip",), ("shuffle", "gzip")}
+from hpc_train.errors import DataError
 
 
 class Decoded:
-    """Any grid of chunks, unfiltered or through gzip, with or without shuffle."""
+    """Any grid of chunks, unfiltered or through one codec, with or without shuffle before it."""
 
     name = "decoded"
     whole: Rows | None = None
@@ -34,6 +35,7 @@ class Decoded:
         self._file = file
         self._table = table
         self._plain = Plain(source)
+        self._codec = codecs.find(source.filters[-1]) if source.filters else None
         self._chunks = tuple(int(n) for n in dataset.chunks)
         self._shape = tuple(int(n) for n in dataset.shape)
         self._itemsize = int(dataset.dtype.itemsize)
@@ -48,7 +50,10 @@ class Decoded:
         """The route, if the chunks lie in the shard's file and their filters are known here."""
         if source.dataset.chunks is None or not source.is_native or source.file is None:
             return None
-        if source.filters not in _PIPELINES:
+        compression = source.filters[source.filters[:1] == ("shuffle",) :]
+        if len(compression) > 1 or source.filters == ("shuffle",):
+            return None
+        if any(codecs.find(name) is None for name in compression):
             return None
         table = source.chunk_table()
         return None if table is None else cls(source, source.file, table)
@@ -63,8 +68,15 @@ class Decoded:
             for layer in layers:
                 for column in range(self._table.per_layer):
                     self._place(layer * self._table.per_layer + column, box, first)
-        except (zlib.error, ValueError):
+        except codecs.DECODE_ERRORS as error:
             # not what the filters promise: HDF5 itself decides whether that is an error
+            if self._source.lacks:
+                raise DataError(
+                    f"a chunk of dataset {self._source.dataset.name.lstrip('/')} in rows "
+                    f"{first}..{stop - 1} cannot be decompressed",
+                    where=str(self._source.path),
+                    hint="copy or import it again",
+                ) from error
             return self._plain.block(first, stop)
         return rows
 
@@ -106,9 +118,10 @@ class Decoded:
             self._source.check_sum(number, stored)
         mask = int(self._table.mask[number])
         applied = [f for bit, f in enumerate(self._source.filters) if not mask >> bit & 1]
-        if "gzip" in applied:
-            stored = zlib.decompress(stored, bufsize=self._chunk_bytes)
-        if len(stored) != self._chunk_bytes:
-            raise ValueError(f"{len(stored)} bytes in place of {self._chunk_bytes}")
+        data: Any = stored
+        if self._codec is not None and self._source.filters[-1] in applied:
+            data = self._codec(stored, self._chunk_bytes)
+        if len(data) != self._chunk_bytes:
+            raise codecs.UndecodableError(f"{len(data)} bytes in place of {self._chunk_bytes}")
         is_shuffled = "shuffle" in applied and self._itemsize > 1
-        return np.frombuffer(stored, np.uint8), is_shuffled
+        return np.frombuffer(data, np.uint8), is_shuffled

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hpc_train.errors import DataError
 
 _POPULATE_READ = 22  # madvise, Linux 5.14: read the pages in now, and report what cannot be read
+_POPULATE_WRITE = 23  # the same for pages that will be written
 _HARDWARE_POISON = 133  # Linux's errno of broken memory, which Python has no name for
 
 
@@ -102,6 +103,15 @@ class MappedFile:
             code = ctypes.get_errno()
             if code in (errno.EFAULT, errno.EIO, _HARDWARE_POISON):
                 raise OSError(errno.EIO, "cannot read mapped pages")
+
+
+def fresh_pages(num_bytes: int) -> NDArray[np.uint8]:
+    """Memory of its own, given back when it is dropped; got at once, not page by page when used."""
+    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    found = np.frombuffer(pages, np.uint8)
+    # a kernel that does not know it gives the pages when they are touched
+    _madvise(ctypes.c_void_p(found.ctypes.data), ctypes.c_size_t(num_bytes), _POPULATE_WRITE)
+    return found
 
 
 def _load_madvise() -> ctypes._NamedFuncPointer:

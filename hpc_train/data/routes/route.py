@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc_train.data.routes.chunk_table import ChunkTable
-from hpc_train.data.routes.mapping import MappedFile
+from hpc_train.data.routes.mapping import MappedFile, fresh_pages
 from hpc_train.errors import DataError
 
 Rows = NDArray[np.uint8]  # (rows, bytes of a sample), the bytes as they are in memory
@@ -31,7 +30,7 @@ def empty_rows(num_rows: int, row_bytes: int) -> Rows:
     size = num_rows * row_bytes
     if size < _OWN_PAGES_BYTES:
         return np.empty((num_rows, row_bytes), np.uint8)
-    return np.frombuffer(mmap.mmap(-1, size), np.uint8).reshape(num_rows, row_bytes)
+    return fresh_pages(size).reshape(num_rows, row_bytes)
 
 
 class Route(Protocol):
@@ -67,6 +66,7 @@ class Source:
         path: of the shard, for messages.
         row_bytes: bytes of one sample.
         filters: names of its filters in the order of writing.
+        lacks: those of them that HDF5 itself cannot undo here.
         is_native: whether numbers are stored as they are in memory.
         offset: of a contiguous dataset, None if it is not contiguous or not allocated.
         chunk_table: reads where each chunk lies; None if that cannot be known.
@@ -78,6 +78,7 @@ class Source:
     path: Path
     row_bytes: int
     filters: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
     is_native: bool = True
     offset: int | None = None
     chunk_table: Callable[[], ChunkTable | None] = field(default=lambda: None)

@@ -17,6 +17,7 @@ from hpc_train.data.hdf5 import (
     is_numeric,
     open_file,
     pieces,
+    require_filters,
 )
 from hpc_train.data.index import NAME, FieldInfo, Index
 from hpc_train.data.scan import find_files, scan
@@ -57,6 +58,8 @@ class Hdf5Source:
         for file in self._files:
             with open_file(file) as opened:
                 try:
+                    for name in self._fields:
+                        require_filters(opened[name], file)
                     for first, stop in pieces(opened[largest], rows):
                         yield {name: opened[name][first:stop] for name in self._fields}
                 except (OSError, KeyError) as error:
