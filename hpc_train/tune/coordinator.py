@@ -27,6 +27,7 @@ from hpc_train.tune.space import Point, Space
 Message = dict[str, Any]
 Send = Callable[[int, Message], None]
 
+_SOON = 1e-3  # seconds: ranks that have left a trial and not said so are worth waiting for
 _MOST_LOST = 3  # times that the ranks of a trial may die before it counts as failed
 
 
@@ -282,10 +283,9 @@ class Coordinator:
         spare = len(self._s.free) - sum(want.ranks for want in wants)
         if self._may_join and not self._may_ask and not self._s.resting and spare > 0:
             wants = widen(wants, spare, self._facts.restart_seconds)
-        free_at = dict.fromkeys(self._s.free, now)
+        free_at = dict.fromkeys(self.alive, now + _SOON) | dict.fromkeys(self._s.free, now)
         for run in self._s.running.values():
-            free_at |= dict.fromkeys(run.ranks, now + self._left(run, now))
-        free_at = {rank: at for rank, at in free_at.items() if rank in self._s.alive}
+            free_at |= dict.fromkeys(run.ranks, now + max(_SOON, self._left(run, now)))
         for place in assign(in_order(wants), free_at, self._pace, now, self._facts.nodes):
             known = self._seconds(self.history.trials[place.trial]) is not None
             if known and place.finish > self._facts.deadline:

@@ -53,6 +53,7 @@ class Search:
         self._section = study
         self._space = space
         self._study = optuna.create_study(
+            study_name=study.study.name,  # of which Hyperband makes a trial's bracket
             directions=study.directions,
             sampler=self._sampler(0),
             pruner=PRUNERS[study.pruner.name](study.pruner),

@@ -123,3 +123,23 @@ def test_idle_ranks_join_the_last_trial_if_that_ends_it_sooner():
     alone.run()
     assert joined.now < 0.7 * alone.now
     assert states(joined.records) == {"complete": 2}
+
+
+def test_a_trial_waits_for_ranks_that_are_about_to_be_free():
+    job = Job(study(trials=4, groups={"ranks_per_trial": 2}), ranks=2)
+    job.coordinator.handle(0, {"what": "free"}, 0.0)
+    job.coordinator.decide(0.0)
+    assert not job.orders
+    job.coordinator.handle(1, {"what": "free"}, 0.0)
+    job.coordinator.decide(0.0)
+    assert [rank for rank, order in job.orders if order["do"] == "train"] == [1, 0]
+
+
+def test_a_resumed_hyperband_keeps_its_brackets():
+    section = study(trials=20, pruner={"name": "hyperband", "most": 8, "reduction": 2})
+    decisions = []
+    for _ in range(2):
+        records = Job(section).run()
+        decisions.append([r["decision"] for r in records if r["kind"] == "reported"])
+    assert decisions[0] == decisions[1]
+    assert "prune" in decisions[0]
