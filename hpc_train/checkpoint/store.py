@@ -162,6 +162,48 @@ class Store:
                 self.pass_over(error)
         raise self.nothing()
 
+    def choose(self, which: str) -> Saved:
+        """The set that a user names: "last", the newest valid one; "best"; or "step-N".
+
+        Raises:
+            CheckpointError: if there is no such set, or it is damaged.
+        """
+        if which == "last":
+            return self.newest()
+        if which == "best":
+            return self.load(self.path(self._best_step()))
+        number = which.removeprefix("step-")
+        there = ", ".join(f"step-{step}" for step in self.steps()) or "none"
+        if not number.isdigit() or not which.startswith("step-"):
+            raise CheckpointError(
+                f'a checkpoint must be "last", "best" or "step-N" ("{which}")',
+                hint=f"kept are: {there}",
+            )
+        path = self.path(int(number))
+        if not path.exists():
+            raise CheckpointError(
+                f"no checkpoint of step {int(number)}",
+                where=str(self.folder),
+                hint=f"kept: {there}",
+            )
+        return self.load(path)
+
+    def _best_step(self) -> int:
+        """The step of the first of the best sets."""
+        found: int | None = None
+        for step in self.steps() if self._best is not None else []:
+            value = self._value(step)
+            best = None if found is None else self._value(found)
+            if self._best is not None and self._best.beats(value, best):
+                found = step
+        if found is None:
+            raise CheckpointError(
+                "no checkpoint tells how good it is",
+                where=str(self.folder),
+                hint='train with checkpoint.keep_best = "max METRIC", or take the last one',
+            )
+        return found
+
     def load(self, path: Path, reader: int = 0, num_readers: int = 1) -> Saved:
         """The set in `path`, verified.
 

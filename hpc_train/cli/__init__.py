@@ -20,6 +20,9 @@ from hpc_train import __version__, errors, log
 COMMANDS = {
     "demo": ("demo", "Train a small CNN on handwritten digits, on two ranks."),
     "run": ("run", "Train what a configuration describes."),
+    "evaluate": ("evaluate", "Measure a trained model on a data set."),
+    "predict": ("predict", "Write what a trained model predicts to HDF5."),
+    "features": ("features", "Write embeddings of samples to HDF5."),
     "sample": ("sample", "Let a generative model make samples."),
     "augment": ("augment", "Draw what augmentations make of training samples."),
     "tune": ("tune", "Search for good settings: many trials in one job."),

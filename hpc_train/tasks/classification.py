@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -63,6 +64,10 @@ class Classification(Supervised):
             )
         weights = self._class_weights.to(values)[labels]
         return Losses(values, weights, {"accuracy": (right * weights).sum()})
+
+    def predict(self, outputs: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """The likeliest class, shape (n,), and probabilities, shape (n, num_classes)."""
+        return {"class": outputs.argmax(1), "probability": outputs.softmax(1)}
 
     def combine(self, outputs: torch.Tensor) -> torch.Tensor:
         """Scores of the mean probabilities of an ensemble's members, (members, n, num_classes)."""

@@ -142,6 +142,10 @@ class Supervised:
         """Per-sample losses, weights and metric sums."""
         raise TypeError(f"{type(self).__name__} must define losses(model, batch)")
 
+    def predict(self, outputs: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """What `hpc-train predict` writes of outputs of shape (n, ...), by name of the dataset."""
+        return {"output": outputs}
+
     def combine(self, outputs: torch.Tensor) -> torch.Tensor:
         """The prediction of an ensemble from those of its members, (members, n, ...): the mean."""
         return outputs.mean(0)

@@ -21,13 +21,13 @@ import torch
 from torch import nn
 
 from hpc_train.comm import Comm
-from hpc_train.config import Config
+from hpc_train.config import Config, load
 from hpc_train.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError
 from hpc_train.observe import Result, read_result
 from hpc_train.philox import derive
 from hpc_train.train.build import Parts, build
 from hpc_train.train.evaluation import evaluate
-from hpc_train.train.trained import open_run
+from hpc_train.train.trained import Trained, open_run
 from hpc_train.world import agree, on_coordinator, together
 
 logger = logging.getLogger(__name__)
@@ -172,3 +172,23 @@ def _average(parts: Parts, config: Config, folder: Path) -> Average:
     runs = [folder / f"member-{member:02d}" for member in range(config.ensemble.members)]
     members = [open_run(run).model.to(parts.device, parts.feed.dtype) for run in runs]
     return Average(members, combine).eval()
+
+
+def open_model(folder: Path, which: str = "last") -> Trained:
+    """The model of a run, or the average of an ensemble's, on the CPU, in evaluation mode.
+
+    Args:
+        folder: the run directory, or that of an ensemble.
+        which: the checkpoint: "last", "best" or "step-N".
+
+    Raises:
+        ConfigError, CheckpointError: if there is none.
+    """
+    file = folder / "config.toml"
+    count = load(file).config.ensemble.members if file.is_file() else 1
+    if count == 1:
+        return open_run(folder, which)
+    members = [open_run(folder / f"member-{member:02d}", which) for member in range(count)]
+    combine = members[0].task.combine  # type: ignore[attr-defined]  # it was trained with it
+    model = Average([member.model for member in members], combine).eval()
+    return replace(members[0], model=model, step=max(member.step for member in members))

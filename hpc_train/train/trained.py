@@ -32,8 +32,12 @@ class Trained:
     step: int
 
 
-def open_run(folder: Path) -> Trained:
+def open_run(folder: Path, which: str = "last") -> Trained:
     """The model of a run, on the CPU, in evaluation mode.
+
+    Args:
+        folder: the run directory.
+        which: the checkpoint: "last", the newest valid one; "best"; or "step-N".
 
     Raises:
         ConfigError: if `folder` is no run directory.
@@ -42,7 +46,7 @@ def open_run(folder: Path) -> Trained:
     if not (folder / "config.toml").is_file():
         raise ConfigError("no run directory", where=str(folder), hint="runs lie in runs/")
     config = resolve_fields(load(folder / "config.toml").config)
-    saved = make_store(config, folder).newest()
+    saved = make_store(config, folder).choose(which)
     model = reshaped(config, make_model(config, survey(config, open_alone(config), 1)))
     model = model.to(DTYPES[config.precision.dtype])
     state.load_model(model, state.final_weights(saved), str(saved.path))
