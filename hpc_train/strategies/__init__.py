@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from hpc_train.comm import Comm
 from hpc_train.errors import UsageError, unknown
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.schedule import Scheduler
-from hpc_train.strategies.allreduce import AllReduce, Outcome
+from hpc_train.strategies.allreduce import AllReduce
 from hpc_train.strategies.arena import Arena, make_arenas
 from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.local_sgd import LocalSGD, Rounds
+from hpc_train.strategies.lockstep import Outcome
 from hpc_train.strategies.parameter_server import ParameterServer, Terms
 from hpc_train.strategies.tally import Layout, Tally, Total
 
@@ -24,10 +27,12 @@ __all__ = [
     "Arena",
     "Layout",
     "Learner",
+    "LocalSGD",
     "Options",
     "Outcome",
     "ParameterServer",
     "Regroupable",
+    "Rounds",
     "Strategy",
     "Tally",
     "Terms",
@@ -57,6 +62,12 @@ class Strategy(Protocol):
     def settle(self) -> None:
         """Make all ranks hold equal weights."""
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What else belongs to a checkpoint, by name; the same on all ranks when settled."""
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take up what `tensors` told."""
+
 
 @runtime_checkable
 class Regroupable(Strategy, Protocol):
@@ -76,10 +87,12 @@ class Options:
     Attributes:
         collective: how ranks sum their gradients.
         server: what a parameter server is told.
+        rounds: what local SGD is told.
     """
 
     collective: str = "auto"
     server: Terms = Terms()  # noqa: RUF009
+    rounds: Rounds = Rounds()  # noqa: RUF009
 
 
 Build = Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler, Options], Strategy]
@@ -107,8 +120,23 @@ def _parameter_server(
     return ParameterServer(comm, model, learners, layout, scheduler, options.server)
 
 
+def _local_sgd(
+    comm: Comm,
+    model: nn.Module,
+    learners: Sequence[Learner],
+    layout: Layout,
+    scheduler: Scheduler,
+    options: Options,
+) -> Strategy:
+    return LocalSGD(comm, model, learners, layout, scheduler, options.collective, options.rounds)
+
+
 # name -> builder
-STRATEGIES: dict[str, Build] = {"allreduce": _allreduce, "parameter_server": _parameter_server}
+STRATEGIES: dict[str, Build] = {
+    "allreduce": _allreduce,
+    "parameter_server": _parameter_server,
+    "local_sgd": _local_sgd,
+}
 
 
 def make_strategy(

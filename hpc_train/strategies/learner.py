@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -139,6 +139,38 @@ class Learner:
         for arena, piece in self._pieces:
             if any(name in by_name for name in piece.names):
                 self._load_piece(arena, piece, by_name)
+
+    def mix_state(
+        self, part: float, reduce: Callable[[], None], most: Callable[[float], float]
+    ) -> None:
+        """Replace the optimizer's state by the sum over ranks of `part` times it; collective.
+
+        Gradients are overwritten.
+
+        Args:
+            part: this rank's, in [0, 1]; 1 in sum.
+            reduce: sums the gradients over all ranks, in place.
+            most: the largest of all ranks' values; steps are counted by who made most of them.
+        """
+        mixed: list[dict[str, torch.Tensor]] = [{} for _ in self._pieces]
+        for what in sorted(find_optimizer(self._kind).keeps(self._settings)):
+            own = [self.optimizer.state.get(p.flat, {}).get(what) for _, p in self._pieces]
+            if what == "step":
+                for state, value in zip(mixed, own, strict=True):
+                    state[what] = torch.tensor(most(0.0 if value is None else float(value)))
+                continue
+            for (arena, piece), value in zip(self._pieces, own, strict=True):
+                scratch = arena.grad[piece.start : piece.stop]
+                if value is None:
+                    scratch.zero_()
+                else:
+                    torch.mul(value, part, out=scratch)
+            reduce()
+            for (arena, piece), state in zip(self._pieces, mixed, strict=True):
+                state[what] = arena.grad[piece.start : piece.stop].clone()
+        for (_, piece), state in zip(self._pieces, mixed, strict=True):
+            if state:
+                self.optimizer.state[piece.flat] = state
 
     def _load_piece(
         self, arena: Arena, piece: Piece, by_name: dict[str, dict[str, torch.Tensor]]

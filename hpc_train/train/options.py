@@ -6,24 +6,17 @@ from hpc_train.config import Config
 from hpc_train.config.schema import parse_seconds
 from hpc_train.errors import ConfigError
 from hpc_train.schedule import find_policy
-from hpc_train.strategies import Options, Terms
+from hpc_train.strategies import Options, Rounds, Terms
 
 
 def make_options(config: Config) -> Options:
     """What the configuration tells the strategies.
 
     Raises:
-        ConfigError: if a parameter server cannot do what is asked for.
+        ConfigError: if the strategy cannot do what is asked for.
     """
     section, schedule = config.strategy, config.schedule
-    if section.name == "parameter_server" and config.precision.autocast == "float16":
-        error = ConfigError(
-            "a parameter server cannot scale the losses of float16 (precision.autocast: float16)",
-            where="precision.autocast",
-            hint='use "bfloat16", or strategy.name = "allreduce"',
-        )
-        error.agreed = True  # all ranks have one configuration
-        raise error
+    _check(config)
     seconds = parse_seconds(section.timeout)
     assert seconds is not None  # the schema has checked it
     return Options(
@@ -37,4 +30,35 @@ def make_options(config: Config) -> Options:
             measures=find_policy(schedule.policy).measures,
             quantum=config.data.micro_batch_size or 1,
         ),
+        rounds=Rounds(
+            period=section.period,
+            synchronous_steps=section.synchronous_steps,
+            outer_momentum=section.outer_momentum,
+            within_node=section.within_node == "synchronous",
+        ),
     )
+
+
+def _check(config: Config) -> None:
+    """Check that the strategy can do what else is asked for."""
+    name, averages = config.strategy.name, config.regularization
+    if name != "allreduce" and config.precision.autocast == "float16":
+        raise _refused(
+            f'strategy.name = "{name}" cannot scale the losses of float16 '
+            "(precision.autocast: float16)",
+            "precision.autocast",
+            'use "bfloat16", or strategy.name = "allreduce"',
+        )
+    if name == "local_sgd" and (averages.ema_decay or averages.swa_start is not None):
+        raise _refused(
+            'strategy.name = "local_sgd" cannot average weights over time: between rounds each '
+            "rank has its own (regularization.ema_decay, regularization.swa_start)",
+            "regularization",
+            'leave them out, or use strategy.name = "allreduce"',
+        )
+
+
+def _refused(message: str, where: str, hint: str) -> ConfigError:
+    error = ConfigError(message, where=where, hint=hint)
+    error.agreed = True  # all ranks have one configuration
+    return error

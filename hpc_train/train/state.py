@@ -20,6 +20,7 @@ from hpc_train.train.technique import FINAL
 MODEL = "model/"
 OPTIMIZER = "optimizer/"
 TECHNIQUE = "technique/"
+STRATEGY = "strategy/"
 
 
 def collect(parts: Parts) -> dict[str, torch.Tensor]:
@@ -34,6 +35,8 @@ def collect(parts: Parts) -> dict[str, torch.Tensor]:
             tensors[f"{OPTIMIZER}{learner.name}/{name}"] = tensor
     for name, tensor in parts.techniques.tensors().items():
         tensors[TECHNIQUE + name] = tensor
+    for name, tensor in parts.strategy.tensors().items():
+        tensors[STRATEGY + name] = tensor
     return tensors
 
 
@@ -98,6 +101,7 @@ def adopt(
     load_model(parts.model, _below(MODEL, tensors), where)
     for learner in parts.learners:
         learner.load_state(_below(f"{OPTIMIZER}{learner.name}/", tensors))
+    parts.strategy.restore(_below(STRATEGY, tensors))
     parts.techniques.restore(_below(TECHNIQUE, tensors), techniques)
 
 

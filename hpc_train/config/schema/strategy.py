@@ -6,14 +6,22 @@ from typing import Literal
 
 from pydantic import Field
 
-from hpc_train.config.schema.types import Duration, NonNegative, NonNegativeInt, Section
+from hpc_train.config.schema.types import (
+    Duration,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    Section,
+)
 
 
 class Strategy(Section):
     """How ranks agree on weights."""
 
-    name: Literal["allreduce", "parameter_server"] = Field(
-        "allreduce", description="allreduce, parameter_server (rank 0 updates)"
+    name: Literal["allreduce", "parameter_server", "local_sgd"] = Field(
+        "allreduce",
+        description="allreduce, parameter_server (rank 0 updates), local_sgd (rounds)",
     )
     staleness: NonNegativeInt | Literal["unbounded"] = Field(
         0,
@@ -25,4 +33,12 @@ class Strategy(Section):
     )
     timeout: Duration = Field(
         "10 minutes", description="server: how long a part of a batch may take"
+    )
+    period: PositiveInt = Field(8, description="local_sgd: batches between means of weights")
+    synchronous_steps: NonNegativeInt = Field(
+        0, description="local_sgd: batches trained as by allreduce before"
+    )
+    outer_momentum: Fraction = Field(0.0, description="local_sgd: momentum of the means")
+    within_node: Literal["local", "synchronous"] = Field(
+        "local", description="local_sgd: ranks of a node update alone, or together"
     )

@@ -17,8 +17,8 @@ from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch
 from hpc_train.record import phase
 from hpc_train.schedule import Dispatcher
-from hpc_train.strategies.allreduce import Outcome
 from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.lockstep import Outcome
 from hpc_train.strategies.parameter_server.letters import Push
 from hpc_train.strategies.tally import Layout
 

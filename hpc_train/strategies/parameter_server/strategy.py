@@ -25,9 +25,10 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from hpc_train.comm import Comm
@@ -35,9 +36,9 @@ from hpc_train.errors import ConfigError
 from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
 from hpc_train.schedule import Dispatcher, Scheduler
-from hpc_train.strategies.allreduce import Outcome
 from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
 from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.lockstep import Outcome
 from hpc_train.strategies.parameter_server.leader import Leader
 from hpc_train.strategies.parameter_server.letters import Ending, Push
 from hpc_train.strategies.parameter_server.server import Commit, Server
@@ -191,6 +192,13 @@ class ParameterServer:
         if self._side.failed:
             agree(self._comm, self._side.error)
         return None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Nothing: open batches are finished before a save."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Nothing to take up."""
 
     def settle(self) -> None:
         """Give all ranks the weights of rank 0, and merge module buffers."""

@@ -1,0 +1,225 @@
+"""What strategies share whose ranks go from batch to batch together, and agree in each of them.
+
+Rank 0 learns from the seconds of the step before and decides the plan that the next tally
+announces, and that holds from the step after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from hpc_train.comm import Comm, prepare
+from hpc_train.comm.operation import Operation
+from hpc_train.errors import NonFiniteError
+from hpc_train.optim import clip_factor
+from hpc_train.plan import Batch, Plan, Work
+from hpc_train.record import operation, phase
+from hpc_train.schedule import Scheduler
+from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
+from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.tally import Layout, Tally, Total
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one phase of one global batch, the same on every rank.
+
+    Attributes:
+        total: the tally of all ranks.
+        updated: whether the weights changed.
+        norm: 2-norm of the mean gradient before clipping; NaN if it was not computed.
+        finite: whether loss and gradient were finite.
+        before: samples of each rank in the step before, which `total.busy_seconds` tells of; empty
+            if there was none.
+    """
+
+    total: Total
+    updated: bool
+    norm: float
+    finite: bool
+    before: tuple[int, ...] = ()
+
+    @property
+    def culprit(self) -> str:
+        """What is not finite, if something is not."""
+        return "loss" if self.total.flags["non_finite"] else "gradient"
+
+    def verdict(self, batch: Batch) -> str:
+        """What is not finite where."""
+        return f"{self.culprit} is not finite in batch {batch.number} of epoch {batch.epoch}"
+
+    def problem(self, batch: Batch) -> NonFiniteError:
+        """The error that the loss or the gradient of `batch` is not finite."""
+        what = self.culprit
+        value = self.total.mean_loss if what == "loss" else self.norm
+        place = f"batch {batch.number} of epoch {batch.epoch}"
+        return NonFiniteError(
+            f"{what} must be finite ({what} of {place}: {value})",
+            hint="lower optimizer.lr, set optimizer.clip_norm, "
+            'or set optimizer.non_finite = "skip"',
+        )
+
+
+class LockStep:
+    """Ranks that take one batch after the other, together; a step is one sum and one update."""
+
+    def __init__(
+        self,
+        comm: Comm,
+        model: nn.Module,
+        learners: Sequence[Learner],
+        layout: Layout,
+        scheduler: Scheduler,
+        collective: str,
+    ) -> None:
+        self._number = 0
+        self._model = model
+        self._buffers = BufferSnapshot(model)
+        self._samples = 0
+        self._comm = comm
+        self._learners = learners
+        self._collective = collective
+        self._regroup(layout, scheduler)
+        self._spread()
+
+    def _regroup(self, layout: Layout, scheduler: Scheduler) -> None:
+        """Make anew what depends on who the ranks are; collective. Weights stay as they are."""
+        self.plan = scheduler.plan
+        self._scheduler = scheduler
+        self._announced = scheduler.plan  # rank 0: what the next tally says
+        self._counts: tuple[int, ...] = ()  # samples of each rank in the present batch ...
+        self._before: tuple[int, ...] = ()  # ... and in the one before
+        self._layout = layout
+        self._share_gradients()
+        self._reductions: dict[str, list[Operation]] = {
+            learner.name: [
+                prepare(self._collective, self._comm, arena.grad) for arena in learner.arenas
+            ]
+            for learner in self._learners
+        }
+
+    def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """Which samples of which global batch are this rank's, as they are trained."""
+        for batch in batches:
+            self._number = batch.number
+            self._before, self._counts = self._counts, self.plan.shares(batch.size)
+            yield self.plan.work(batch, self._comm.world.rank)
+
+    def foretell(self, batches: Iterator[Batch]) -> Iterator[Work]:
+        """The same as the present plan has it, to read ahead; another thread may ask."""
+        plan, rank = self.plan, self._comm.world.rank
+        return (plan.work(batch, rank) for batch in batches)
+
+    def begin(self, learner: Learner) -> None:
+        """Zero the gradients of `learner`, and remember the model's buffers."""
+        learner.zero()
+        self._buffers.take()
+
+    def finish(self, learner: Learner, tally: Tally) -> Outcome:
+        """One phase of a batch: agree on what the ranks report, update, and schedule.
+
+        A rank that failed takes part with zeros and its flag; nobody updates then, nor when loss
+        or gradient are not finite, and module buffers are as they were before the batch.
+        """
+        outcome = self._step(learner, tally)
+        # a batch of several phases tells its seconds once, in the first of them
+        measured = self._before if max(outcome.total.busy_seconds) > 0 else ()
+        if measured and self._comm.world.is_coordinator:
+            self._schedule(measured, outcome.total)
+        return replace(outcome, before=measured)
+
+    def settle(self) -> None:
+        """Merge module buffers, and check that all ranks hold equal weights.
+
+        If weights drifted apart, rank 0's are taken, with a warning: replicas make the same
+        updates from the same sums, so they differ only where their processors round differently.
+        """
+        merge_buffers(self._model, self._comm, self._samples)
+        self._samples = 0
+        digests = [
+            zlib.crc32(arena.data.cpu().numpy().data)
+            for learner in self._learners
+            for arena in learner.arenas
+        ]
+        if any(other != digests for other in self._comm.gather(digests)):
+            logger.warning("weights differ between ranks in their last bits; taking rank 0's")
+            self._spread()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Nothing beside weights and optimizer belongs to a checkpoint."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Nothing to take up."""
+
+    def _step(self, learner: Learner, tally: Tally) -> Outcome:
+        """Sum the gradients, agree, and make the same update on every rank."""
+        if "failed" in tally.flags:
+            learner.zero()
+        with phase("communication", operation="reduce"):
+            self._reduce(learner)
+            total = self._agree(tally)
+        if total.flags["failed"]:
+            self._buffers.restore()
+            return Outcome(total, updated=False, norm=math.nan, finite=True)
+        if total.weight == 0:
+            self._samples += tally.samples
+            return Outcome(total, updated=False, norm=math.nan, finite=True)
+        with phase("update"):
+            norm = learner.norm() / total.weight
+            finite = math.isfinite(norm) and not total.flags["non_finite"]
+            if finite:
+                learner.update(clip_factor(norm, learner.clip_norm) / total.weight)
+                self._samples += tally.samples
+            else:
+                self._buffers.restore()
+        return Outcome(total, updated=finite, norm=norm, finite=finite)
+
+    def _reduce(self, learner: Learner) -> None:
+        """Sum the gradients of `learner` over all ranks, in place."""
+        operation("reduce", sum(arena.grad.nbytes for arena in learner.arenas))
+        for reduction in self._reductions[learner.name]:
+            reduction.launch()
+        for reduction in self._reductions[learner.name]:
+            reduction.finish()
+
+    def _agree(self, tally: Tally) -> Total:
+        rank = self._comm.world.rank
+        plan = self._announced if rank == 0 else None
+        total = self._layout.unpack(self._comm.sum(self._layout.pack(tally, rank, plan)))
+        if total.counts != self.plan.counts:
+            self.plan = Plan(total.counts)
+        return total
+
+    def _schedule(self, counts: tuple[int, ...], total: Total) -> None:
+        """Rank 0 learns from the step before and decides the plan from the batch after next on."""
+        with phase("schedule"):
+            self._scheduler.observe(counts, total.busy_seconds)
+            plan = self._scheduler.decide(self._number + 2)
+            if plan is not None:
+                logger.info("shares from batch %d on: %s", plan.since, plan.counts)
+                self._announced = plan
+
+    def _share_gradients(self) -> None:
+        """Put the gradients where the other ranks of the node can read them, if all can."""
+        arenas = [arena for learner in self._learners for arena in learner.arenas]
+        if all(self._comm.gather(all(arena.grad.device.type == "cpu" for arena in arenas))):
+            for arena in arenas:
+                arena.move_gradients(self._comm.allocate)
+
+    def _spread(self) -> None:
+        """Give every rank the weights of rank 0."""
+        for learner in self._learners:
+            for arena in learner.arenas:
+                host = arena.data.detach().cpu().contiguous()
+                self._comm.spread(host.numpy())
+                arena.write(lambda data, host=host: data.copy_(host))  # type: ignore[misc]
