@@ -25,7 +25,6 @@ from hpc_train.data.cache import Key
 from hpc_train.data.dataset import Dataset
 from hpc_train.data.digest import delivered_hash
 from hpc_train.data.order import Order
-from hpc_train.data.order.full import FullOrder
 from hpc_train.data.read import Arrays, Reader, Request
 from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
@@ -79,7 +78,7 @@ class Loader:
         self._order = order
         self._partners = partners
         # a shuffle of all samples uses single rows of blocks: only what must be read whole is
-        self._uses_blocks = not isinstance(order, FullOrder)
+        self._uses_blocks = order.uses_blocks
         self._reader = Reader(dataset, fields, cache_bytes)
         self._ordering = threading.Lock()
         self._depth = prefetch_batches

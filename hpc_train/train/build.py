@@ -15,7 +15,15 @@ from hpc_train.checkpoint import Best
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.config.schema.optimizer import PhaseOptimizer
-from hpc_train.data import Dataset, Loader, make_order, open_dataset, partners, share_dataset
+from hpc_train.data import (
+    Dataset,
+    Loader,
+    Order,
+    make_order,
+    open_dataset,
+    partners,
+    share_dataset,
+)
 from hpc_train.errors import ConfigError, unknown
 from hpc_train.optim import Grouping, LearningRate, Settings, Shape, batch_scale
 from hpc_train.optim.groups import norms_and_biases, unmatched
@@ -36,6 +44,7 @@ from hpc_train.train.network import bind_model, make_network
 from hpc_train.train.options import make_options
 from hpc_train.train.played import environment_of, is_played, played_dataset, resolve_fields
 from hpc_train.train.player import Player, Replayed
+from hpc_train.train.sampling import training_orders
 from hpc_train.train.source import Source
 from hpc_train.train.survey import Survey, needed_fields, survey
 from hpc_train.train.technique import Technique, Techniques
@@ -120,6 +129,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     strategy = make_strategy(
         config.strategy.name, comm, network, learners, layout, scheduler, make_options(config)
     )
+    orders = together(comm, lambda: training_orders(config, datasets["train"], plan.window))
     player = together(comm, lambda: make_player(config, comm, task, network, feed))
     needs = Needs(config, comm, plan, network, learners, task, player)
     techniques = together(comm, lambda: make_techniques(needs, own.techniques))
@@ -129,7 +139,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
         survey=plan,
         device=device,
         threads=threads,
-        loaders={k: _source(config, k, data, plan, player) for k, data in datasets.items()},
+        loaders={k: _source(config, k, d, orders.get(k), player) for k, d in datasets.items()},
         feed=feed,
         model=network,
         task=task,
@@ -156,9 +166,8 @@ def open_datasets(config: Config, comm: Comm) -> dict[str, Dataset]:
     if is_played(config):
         names = _dataset_names(config).items()
         return together(comm, lambda: {k: played_dataset(config, k, name) for k, name in names})
-    fields = needed_fields(config)
     return {
-        kind: share_dataset(comm, name, fields, config.data.block_rows)
+        kind: share_dataset(comm, name, needed_fields(config, kind), config.data.block_rows)
         for kind, name in _dataset_names(config).items()
     }
 
@@ -239,9 +248,8 @@ def open_alone(config: Config) -> dict[str, Dataset]:
     """`open_datasets` without ranks."""
     if is_played(config):
         return {k: played_dataset(config, k, name) for k, name in _dataset_names(config).items()}
-    fields = needed_fields(config)
     return {
-        kind: open_dataset(name, fields, config.data.block_rows)
+        kind: open_dataset(name, needed_fields(config, kind), config.data.block_rows)
         for kind, name in _dataset_names(config).items()
     }
 
@@ -375,17 +383,16 @@ def _playing(config: Config, task: Task, feed: Feed) -> Phase:
 
 
 def _source(
-    config: Config, kind: str, dataset: Dataset, plan: Survey, player: Player | None
+    config: Config, kind: str, dataset: Dataset, order: Order | None, player: Player | None
 ) -> Source:
-    """Where samples come from, for one of the data sets."""
+    """Where samples come from, for one of the data sets; without an order as they lie."""
     if player is not None:
         return Replayed(player, dataset) if kind == "train" else Episodes(dataset)
     data = config.data
-    shuffle = data.shuffle if kind == "train" else "none"
     mixes = kind == "train" and mixing.is_on(config)
     return Loader(
         dataset,
-        make_order(shuffle, dataset.blocks(), config.run.seed, plan.window),
+        order or make_order("none", dataset.blocks(), 0, 1),
         needed_fields(config),
         prefetch_batches=data.prefetch_batches,
         cache_bytes=data.cache_bytes,

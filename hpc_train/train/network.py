@@ -11,7 +11,7 @@ from torch import nn
 
 from hpc_train.config import Config
 from hpc_train.config.schema.device import Device
-from hpc_train.data import Dataset, Loader, make_order
+from hpc_train.data import Dataset, Loader
 from hpc_train.errors import ConfigError, HpcTrainError
 from hpc_train.models import MODELS
 from hpc_train.plan import Work
@@ -20,6 +20,7 @@ from hpc_train.train.compilation import compile_network
 from hpc_train.train.feed import Feed
 from hpc_train.train.memory_format import channels_last
 from hpc_train.train.names import bind, find
+from hpc_train.train.sampling import training_order
 from hpc_train.train.seeds import seeded_weights
 from hpc_train.train.survey import Survey, needed_fields
 from hpc_train.train.techniques import dropout, initialization, sync_batchnorm
@@ -104,7 +105,7 @@ def _equip(model: nn.Module, section: Device, device: torch.device) -> None:
 
 def _first_inputs(config: Config, plan: Survey, feed: Feed, train: Dataset) -> Any:
     """What the model gets of the first samples of the order, the same on all ranks."""
-    order = make_order(config.data.shuffle, train.blocks(), config.run.seed, plan.window)
+    order = training_order(config, train, plan.window)
     first = plan.course.batch(0)
     count = min(first.size, _LOOKED_AT)
     with Loader(train, order, needed_fields(config)) as loader:

@@ -44,6 +44,12 @@ def resolve_fields(config: Config) -> Config:
         )
     if not is_played(config):
         return config
+    if config.data.sampling != "uniform" or config.data.samples_per_epoch is not None:
+        raise ConfigError(
+            "what is played cannot be sampled: sampling must be uniform, and samples_per_epoch "
+            "left out",
+            where="data.sampling",
+        )
     fields = {"inputs": [OBSERVATION], "targets": list(FIELDS[1:])}
     return config.model_copy(update={"data": config.data.model_copy(update=fields)})
 

@@ -15,6 +15,7 @@ from hpc_train.data import ORDER_VERSION
 from hpc_train.errors import CheckpointError, ConfigError
 from hpc_train.plan import Cursor
 from hpc_train.train.build import Parts
+from hpc_train.train.sampling import sampling_of
 from hpc_train.train.technique import FINAL
 
 MODEL = "model/"
@@ -64,6 +65,7 @@ def order_of(parts: Parts) -> dict[str, Any]:
         "window": data.shuffle_window,
         "seed": parts.config.run.seed,
         "num_samples": parts.survey.course.num_samples,
+        "sampling": sampling_of(parts.config, parts.loaders["train"].dataset),
     }
 
 

@@ -11,6 +11,7 @@ from hpc_train.data.index import FieldInfo
 from hpc_train.errors import ConfigError, DataError
 from hpc_train.plan import Course, Plan
 from hpc_train.schedule import first_plan
+from hpc_train.train.sampling import check_sampling, sampling_fields
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,16 @@ def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> S
         ConfigError, DataError: if the run cannot work.
     """
     train, data = datasets["train"], config.data
-    if num_ranks > train.num_samples:
+    length = data.samples_per_epoch or train.num_samples
+    if num_ranks > length:
         raise ConfigError(
-            f"there must not be more ranks than samples (ranks: {num_ranks}, "
-            f"samples: {train.num_samples})",
+            f"there must not be more ranks than samples (ranks: {num_ranks}, samples: {length})",
             where="data.train",
-            hint=f"start at most {train.num_samples} ranks",
+            hint=f"start at most {length} ranks",
         )
     _check_fields(config, datasets)
-    course = Course(train.num_samples, data.batch_size)
+    check_sampling(config, train)
+    course = Course(length, data.batch_size)
     run = config.run
     num_batches = run.steps if run.steps is not None else course.end_of(run.epochs or 1)
     window = data.shuffle_window
@@ -80,9 +82,10 @@ def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> S
     )
 
 
-def needed_fields(config: Config) -> list[str]:
-    """The fields of a sample that the run reads."""
-    return list(dict.fromkeys([*config.data.inputs, *(config.data.targets or [])]))
+def needed_fields(config: Config, kind: str | None = None) -> list[str]:
+    """The fields of a sample that the run reads; of the data set `kind` also those for sampling."""
+    more = sampling_fields(config) if kind == "train" else []
+    return list(dict.fromkeys([*config.data.inputs, *(config.data.targets or []), *more]))
 
 
 def _num_outputs(config: Config, train: Dataset) -> int | None:
@@ -152,9 +155,9 @@ def _warnings(config: Config, train: Dataset, plan: Plan) -> list[str]:
             f"rank {', '.join(idle)} will train nothing: its share of a batch of "
             f"{data.batch_size} samples is 0"
         )
-    if data.batch_size > train.num_samples:
+    length = data.samples_per_epoch or train.num_samples
+    if data.batch_size > length:
         found.append(
-            f"data.batch_size is larger than the data set: every batch holds all "
-            f"{train.num_samples} samples"
+            f"data.batch_size is larger than an epoch: every batch holds all {length} samples of it"
         )
     return found

@@ -87,4 +87,4 @@ def test_idle_ranks_and_oversized_batches_are_warned_of():
     (idle,) = plan(num_ranks=3, schedule={"shares": [1, 0, 1]}).warnings
     assert idle == "rank 1 will train nothing: its share of a batch of 32 samples is 0"
     (large,) = plan(data={"batch_size": 500}).warnings
-    assert "larger than the data set" in large
+    assert "larger than an epoch" in large

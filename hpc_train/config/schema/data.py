@@ -36,6 +36,17 @@ class Data(Section):
     shuffle_window: PositiveInt | Literal["auto"] = Field(
         "auto", description="blocks that are mixed with each other"
     )
+    sampling: Literal["uniform", "balanced", "weighted"] = Field(
+        "uniform",
+        description="uniform: all samples equally often; balanced: all classes; weighted: by "
+        "sampling_weights",
+    )
+    sampling_weights: str | None = Field(
+        None, examples=["weight"], description="dataset with the weight of each sample, >= 0"
+    )
+    samples_per_epoch: PositiveInt | None = Field(
+        None, examples=[100000], description="length of an epoch; default: all samples once"
+    )
     block_rows: PositiveInt = Field(
         1024, description="rows read together where the file is not chunked"
     )

@@ -8,26 +8,20 @@ neighbours lie in the same blocks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-from hpc_train.data.blocks import Blocks, Ids
+from hpc_train.data.blocks import Blocks
 from hpc_train.data.order.full import FullOrder
+from hpc_train.data.order.order import Order
+from hpc_train.data.order.passes import Passes
 from hpc_train.data.order.sequential import SequentialOrder
+from hpc_train.data.order.weighted import WeightedOrder, Weights
 from hpc_train.data.order.window import WindowOrder
 from hpc_train.errors import UsageError, unknown
-from hpc_train.plan import Batch
 
 __all__ = ["ORDERS", "VERSION", "Order", "auto_window", "make_order"]
 
 # Belongs to every checkpoint: what an order gives may not change under the same number.
 VERSION = 1
-
-
-class Order(Protocol):
-    """Which samples a global batch holds."""
-
-    def ids(self, batch: Batch) -> Ids:
-        """The sample ids of `batch` in cutting order, shape (batch.size,)."""
 
 
 # name -> builder from blocks, seed and window (in blocks)
@@ -38,11 +32,34 @@ ORDERS: dict[str, Callable[[Blocks, int, int], Order]] = {
 }
 
 
-def make_order(name: str, blocks: Blocks, seed: int, window: int) -> Order:
-    """The order called `name` over `blocks`."""
+def make_order(
+    name: str,
+    blocks: Blocks,
+    seed: int,
+    window: int,
+    *,
+    length: int | None = None,
+    weights: Weights | None = None,
+) -> Order:
+    """The order called `name` over `blocks`.
+
+    Args:
+        name: one of `ORDERS`.
+        blocks: of the data.
+        seed: of the run.
+        window: blocks that are mixed with each other, >= 1.
+        length: samples of an epoch; None for all that there are.
+        weights: how often each sample is used compared with others, shape (num_samples,); None to
+            use all of them equally often.
+    """
     if name not in ORDERS:
         raise UsageError(unknown("shuffle", name, ORDERS))
-    return ORDERS[name](blocks, seed, window)
+    build = ORDERS[name]
+    if weights is not None:
+        count = length or blocks.num_samples
+        return WeightedOrder(blocks, seed, weights, count, lambda b: build(b, seed, window))
+    order = build(blocks, seed, window)
+    return order if length is None else Passes(order, blocks.num_samples, length)
 
 
 def auto_window(blocks: Blocks, batch_size: int, sample_bytes: int) -> int:

@@ -13,6 +13,8 @@ from hpc_train.plan import Batch
 class FullOrder:
     """Each epoch is a keyed permutation of all samples; a batch is cut in the order of ids."""
 
+    uses_blocks = False
+
     def __init__(self, blocks: Blocks, seed: int, window: int = 1) -> None:
         self._num_samples = blocks.num_samples
         self._seed = seed

@@ -11,6 +11,8 @@ from hpc_train.plan import Batch
 class SequentialOrder:
     """Sample k of every epoch is sample id k."""
 
+    uses_blocks = True
+
     def __init__(self, blocks: Blocks, seed: int = 0, window: int = 1) -> None:
         self._num_samples = blocks.num_samples
 

@@ -40,6 +40,8 @@ class _Epoch:
 class WindowOrder:
     """Blocks permuted per epoch, samples mixed within windows of `window` blocks."""
 
+    uses_blocks = True
+
     def __init__(self, blocks: Blocks, seed: int, window: int) -> None:
         if window < 1:
             raise ValueError(f"window must be >= 1 (window: {window})")

@@ -23,6 +23,7 @@ from hpc_train.optim.optimizers import Settings
 from hpc_train.plan import Batch, Work
 from hpc_train.train.build import open_datasets
 from hpc_train.train.network import make_model
+from hpc_train.train.sampling import training_order
 from hpc_train.train.survey import Survey, needed_fields, survey
 
 
@@ -75,7 +76,7 @@ def _whole(config: Config, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor
 
 def _shares(config: Config, dataset: Dataset, plan: Survey, rank: int) -> list[torch.Tensor]:
     """The sample ids that this rank gets in each step."""
-    order = make_order(config.data.shuffle, dataset.blocks(), config.run.seed, plan.window)
+    order = training_order(config, dataset, plan.window)
     works = [plan.plan.work(b, rank) for b in plan.course.batches(0, plan.num_batches)]
     return [torch.from_numpy(order.ids(w.batch)[w.start : w.stop]) for w in works]
 
