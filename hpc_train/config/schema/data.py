@@ -38,14 +38,13 @@ class Data(Section):
     )
     sampling: Literal["uniform", "balanced", "weighted"] = Field(
         "uniform",
-        description="uniform: all samples equally often; balanced: all classes; weighted: by "
-        "sampling_weights",
+        description="equally often: all samples, all classes; or by weight",
     )
     sampling_weights: str | None = Field(
-        None, examples=["weight"], description="dataset with the weight of each sample, >= 0"
+        None, examples=["weight"], description="dataset of weights >= 0, one per sample"
     )
     samples_per_epoch: PositiveInt | None = Field(
-        None, examples=[100000], description="length of an epoch; default: all samples once"
+        None, examples=[100000], description="length of an epoch; all samples once if not set"
     )
     block_rows: PositiveInt = Field(
         1024, description="rows read together where the file is not chunked"
