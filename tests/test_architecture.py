@@ -23,6 +23,7 @@ ROWS = [
         "models",
         "tasks",
         "augment",
+        "compress",
         "reinforcement",
         "optim",
         "schedule",

@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Measure a trained model on a data set."),
     "predict": ("predict", "Write what a trained model predicts to HDF5."),
     "features": ("features", "Write embeddings of samples to HDF5."),
+    "compress": ("compress", "Make the network of a run smaller: prune, quantise, export."),
     "sample": ("sample", "Let a generative model make samples."),
     "augment": ("augment", "Draw what augmentations make of training samples."),
     "tune": ("tune", "Search for good settings: many trials in one job."),

@@ -11,7 +11,6 @@ from functools import partial
 import torch
 from torch import nn
 
-from hpc_train.checkpoint import Best
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.config.schema.optimizer import PhaseOptimizer
@@ -50,6 +49,7 @@ from hpc_train.train.survey import Survey, needed_fields, survey
 from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import Needs, make_techniques, mixing
 from hpc_train.train.techniques.augmentation import pipelines
+from hpc_train.train.wanted import check_wanted
 from hpc_train.world import together
 
 logger = logging.getLogger(__name__)
@@ -191,13 +191,7 @@ def make_task(config: Config) -> Task:
                 where="task.name",
                 hint="derive it from hpc_train.tasks.task.Supervised",
             )
-    if config.checkpoint.keep_best is not None:
-        check_metric(config, config.checkpoint.keep_best, "checkpoint.keep_best", task.metrics)
-    if config.learning_rate.name == "plateau":
-        check_metric(config, config.learning_rate.metric, "learning_rate.metric", task.metrics)
-    if config.early_stopping.metric is not None:
-        metric = config.early_stopping.metric
-        check_metric(config, metric, "early_stopping.metric", task.metrics)
+    check_wanted(config, task.metrics)
     _check_phases(config, [phase.name for phase in task.phases])
     return task
 
@@ -222,26 +216,6 @@ def _offered(config: Config, kind: Callable[..., Task]) -> dict[str, object]:
             hint="leave it out, or give the task an argument label_smoothing",
         )
     return {"label_smoothing": smoothing}
-
-
-def check_metric(config: Config, text: str, where: str, metrics: Sequence[str]) -> None:
-    """Check that a metric of the validation data will be measured.
-
-    Args:
-        text: such as "max accuracy"; where: the key that says so.
-        metrics: what the task measures.
-    """
-    known = ["loss", *metrics]
-    metric = Best.parse(text).metric
-    if metric not in known:
-        raise ConfigError(unknown("metric", metric, known), where=where)
-    if config.data.validation is None:
-        key = where.rpartition(".")[2]
-        raise ConfigError(
-            f'{where} needs data.validation ({key}: "{text}")',
-            where=where,
-            hint=f"name validation data, or leave {key} out",
-        )
 
 
 def open_alone(config: Config) -> dict[str, Dataset]:

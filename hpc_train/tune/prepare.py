@@ -15,9 +15,10 @@ from hpc_train.config import Config, load, to_toml
 from hpc_train.config.study import Study, load_study
 from hpc_train.config.text import to_key, to_value
 from hpc_train.errors import ConfigError
-from hpc_train.train.build import check_metric, make_task, preflight
+from hpc_train.train.build import make_task, preflight
 from hpc_train.train.network import bind_model
 from hpc_train.train.survey import Survey
+from hpc_train.train.wanted import check_metric
 from hpc_train.tune import population, warm
 from hpc_train.tune.samplers import require_optuna
 from hpc_train.tune.space import Point, Space

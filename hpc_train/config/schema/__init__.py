@@ -10,6 +10,7 @@ from pydantic import Field
 
 from hpc_train.config.schema.augmentation import Augmentation
 from hpc_train.config.schema.checkpoint import Checkpoint
+from hpc_train.config.schema.compress import Compress
 from hpc_train.config.schema.data import Data
 from hpc_train.config.schema.device import Device
 from hpc_train.config.schema.initialization import Initialization
@@ -47,4 +48,5 @@ class Config(Section):
     regularization: Regularization = Field(default_factory=Regularization)
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     ensemble: Ensemble = Field(default_factory=Ensemble)
+    compress: Compress = Field(default_factory=Compress)
     augmentation: list[Augmentation] = Field(default_factory=list)

@@ -24,6 +24,8 @@ from hpc_train.train.techniques import (
     mixing,
     penalty,
     plateau,
+    pruning,
+    quantization,
     samples,
     sync_batchnorm,
 )
@@ -54,6 +56,13 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     ),
     "penalty": lambda needs: penalty.make(needs.config),
     "max_norm": lambda needs: max_norm.make(needs.config),
+    # after what else changes gradients and weights
+    "pruning": lambda needs: pruning.make(
+        needs.config, needs.survey, needs.model, needs.learners, needs.comm
+    ),
+    "quantization": lambda needs: quantization.make(
+        needs.config, needs.survey.num_batches, needs.model, needs.comm
+    ),
     "plateau": lambda needs: plateau.make(needs.config),
     "averaging": lambda needs: averaging.make(
         needs.config, needs.survey.num_batches, needs.survey.course.num_samples, needs.learners

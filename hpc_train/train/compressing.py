@@ -1,0 +1,274 @@
+"""A trained network made smaller, without ranks: pruned, rebuilt, quantised, measured, written."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hpc_train.compress import int8, make_pruner, reconstruct
+from hpc_train.compress.export import export, load_exported
+from hpc_train.compress.figures import BATCHES, Cost, flops, latency_ms, parameters
+from hpc_train.compress.pruning import Rule, weights_of
+from hpc_train.config import Config, load
+from hpc_train.data import Dataset, Loader, make_order
+from hpc_train.errors import ConfigError, UsageError
+from hpc_train.plan import Batch, Work
+from hpc_train.strategies import Layout
+from hpc_train.tasks import Phase, Task
+from hpc_train.train import state
+from hpc_train.train.build import DTYPES, make_task, open_alone
+from hpc_train.train.feed import Feed
+from hpc_train.train.network import make_model
+from hpc_train.train.played import is_played
+from hpc_train.train.saving import make_store
+from hpc_train.train.step import measure
+from hpc_train.train.survey import needed_fields, survey
+
+_PORTION = 256  # samples that are evaluated at once
+_LOOKED_AT = 1024  # training samples that ranges and sensitivities are found with
+_RANGES = (".input_low", ".input_high")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What shall be done.
+
+    Attributes:
+        prune: the name of a rule; "none" to prune no more than training did.
+        amount: see `config.schema.compress.Compress`.
+        quantize: a key of `int8.METHODS`.
+        seconds: how long each latency is measured.
+    """
+
+    prune: str
+    amount: float
+    quantize: str
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What it gained: costs and metrics of the test data before and after."""
+
+    data: str
+    before: Cost
+    after: Cost
+    metrics_before: dict[str, float]
+    metrics_after: dict[str, float]
+
+    def json(self) -> dict[str, Any]:
+        """As a document."""
+        return asdict(self)
+
+
+class Plain:
+    """The network of a run as its builder made it, without what training adds.
+
+    Args:
+        folder: a run directory.
+
+    Attributes:
+        config: of the run.
+        model: with the weights of the newest valid checkpoint, on the CPU, in float32.
+        ranges: of the inputs of layers, by name, where training learned to be int8.
+        quantize: what its training was for: "static" or "none".
+
+    Raises:
+        ConfigError: if `folder` is no run directory, or its task is not one that can be measured.
+        CheckpointError: if it holds no valid checkpoint.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "config.toml").is_file():
+            raise ConfigError("no run directory", where=str(folder), hint="runs lie in runs/")
+        config = load(folder / "config.toml").config
+        _check(config, folder)
+        self.config = config
+        self._datasets = open_alone(config)
+        plan = survey(config, self._datasets, 1)
+        saved = make_store(config, folder).newest()
+        found = state.final_weights(saved)
+        self.model = make_model(config, plan).to(DTYPES[config.precision.dtype])
+        plain = {name: tensor for name, tensor in found.items() if not name.endswith(_RANGES)}
+        state.load_model(self.model, plain, str(saved.path))
+        self.model = self.model.float().eval()
+        self.ranges = _ranges(found)
+        self.quantize = "static" if self.ranges else "none"
+        self._window = plan.window
+        self._task: Task = make_task(config)
+        self._feed = Feed(
+            inputs=config.data.inputs,
+            targets=config.data.targets or [],
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            scale=config.data.scale,
+            micro_batch_size=None,
+        )
+
+    @property
+    def data(self) -> str:
+        """Which data the network is measured on."""
+        kinds = [kind for kind in ("test", "validation", "train") if kind in self._datasets]
+        return kinds[0]
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Loss and metrics of all of `data`."""
+        return self._measure(model, self.data, None)
+
+    def loss(self, model: nn.Module) -> float:
+        """The mean loss of the first training samples in the order of the run."""
+        return self._measure(model, "train", _LOOKED_AT)["loss"]
+
+    def samples(self) -> list[torch.Tensor]:
+        """Inputs of the first training samples in the order of the run."""
+        dataset = self._datasets["train"]
+        count = min(_LOOKED_AT, dataset.num_samples)
+        with self._loader("train") as loader:
+            works = _works(count)
+            batches = [self._feed.batch(loader.read(w), 0, w.stop - w.start) for w in works]
+        return [next(iter(batch.inputs.values())) for batch in batches]
+
+    def batch_losses(self, model: nn.Module) -> Iterator[torch.Tensor]:
+        """The mean losses of batches of the first training samples, to be derived."""
+        count = min(_LOOKED_AT, self._datasets["train"].num_samples)
+        with self._loader("train") as loader:
+            for work in _works(count):
+                batch = self._feed.batch(loader.read(work), 0, work.stop - work.start)
+                yield self._task.phases[0].losses(model, batch).values.mean()
+
+    def _loader(self, kind: str) -> Loader:
+        dataset: Dataset = self._datasets[kind]
+        shuffle = self.config.data.shuffle if kind == "train" else "none"
+        order = make_order(shuffle, dataset.blocks(), self.config.run.seed, self._window)
+        return Loader(dataset, order, needed_fields(self.config))
+
+    def _measure(self, model: nn.Module, kind: str, most: int | None) -> dict[str, float]:
+        total = self._datasets[kind].num_samples
+        count = total if most is None else min(most, total)
+        phase: Phase = self._task.phases[0]
+        with self._loader(kind) as loader:
+            tally = measure(model, phase, self._feed, map(loader.read, _works(count)))
+        layout = Layout(list(self._task.metrics), 1)
+        found = layout.unpack(layout.pack(tally, 0, None))
+        return {"loss": found.mean_loss, **found.means()}
+
+
+def compress(plain: Plain, wish: Wish, path: Path) -> Report:
+    """Write a smaller network to `path`, and what it gained.
+
+    Raises:
+        UsageError: if it cannot be done to this network.
+        ConfigError: if a rule or a method is unknown.
+    """
+    before, samples = plain.model, plain.samples()
+    smaller = _pruned(plain, wish, samples[0][:2])
+    rebuilt = _rebuilt(smaller, samples[0][:2], must=wish.prune == "channels")
+    after = _quantized(rebuilt, wish, samples, plain.ranges)
+    example = samples[0]
+    original = path.with_name(".before.pt")
+    sizes = export(before, example, original), export(after, example, path)
+    files = load_exported(original), load_exported(path)  # as their users run them
+    times = {n: latency_ms(*files, _batch(example, n), seconds=wish.seconds) for n in BATCHES}
+    original.unlink()
+    return Report(
+        plain.data,
+        _cost(sizes[0], before, example, {n: first for n, (first, _) in times.items()}),
+        _cost(sizes[1], rebuilt, example, {n: second for n, (_, second) in times.items()}),
+        plain.evaluate(before),
+        plain.evaluate(after),
+    )
+
+
+def _cost(
+    size_bytes: int, model: nn.Module, example: torch.Tensor, latency: dict[int, float]
+) -> Cost:
+    return Cost(size_bytes, *parameters(model), flops(model, example), latency)
+
+
+def _pruned(plain: Plain, wish: Wish, example: torch.Tensor) -> nn.Module:
+    """A copy of the network with fewer weights, at once and without training after it."""
+    model = copy.deepcopy(plain.model)
+    if wish.prune == "none":
+        return model
+    section = plain.config.compress
+    keep, of = section.keep_of
+    rule = Rule(model, example, wish.amount, keep, of, section.channel_multiple)
+    pruner = make_pruner(wish.prune, rule)
+    named = dict(model.named_parameters())
+    squares = _squares(plain, model) if pruner.wants_gradients else {}
+    masks = {name: torch.ones_like(named[name], dtype=torch.bool) for name in pruner.names}
+    with torch.no_grad():
+        for name, mask in pruner.masks(masks, squares, 1.0).items():
+            named[name].mul_(mask)
+    return model
+
+
+def _squares(plain: Plain, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Mean squares of gradients over batches of training samples."""
+    weights = weights_of(model)
+    squares = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for losses in plain.batch_losses(model):
+        grads = torch.autograd.grad(losses, list(weights.values()))
+        for square, grad in zip(squares.values(), grads, strict=True):
+            square.addcmul_(grad, grad)
+    return squares
+
+
+def _rebuilt(model: nn.Module, example: torch.Tensor, *, must: bool) -> nn.Module:
+    """Without dead channels; a network that cannot be traced keeps them, if it may."""
+    try:
+        return reconstruct(model, example)
+    except UsageError:
+        if must:
+            raise
+        return model
+
+
+def _quantized(
+    model: nn.Module,
+    wish: Wish,
+    samples: list[torch.Tensor],
+    ranges: dict[str, tuple[float, float]],
+) -> nn.Module:
+    if wish.quantize == "static":
+        return int8.static(model, samples, ranges)
+    return int8.dynamic(model) if wish.quantize == "dynamic" else model
+
+
+def _ranges(found: dict[str, torch.Tensor]) -> dict[str, tuple[float, float]]:
+    """The ranges of layers' inputs that training left behind."""
+    names = [name.removesuffix(_RANGES[0]) for name in found if name.endswith(_RANGES[0])]
+    pairs = {name: tuple(float(found[name + end]) for end in _RANGES) for name in names}
+    return {name: (low, high) for name, (low, high) in pairs.items() if math.isfinite(high)}
+
+
+def _works(count: int) -> Iterator[Work]:
+    """Samples [0, count) of the order, some at a time."""
+    for number, start in enumerate(range(0, count, _PORTION)):
+        stop = min(start + _PORTION, count)
+        yield Work(Batch(number, 0, start, stop), 0, stop - start)
+
+
+def _batch(example: torch.Tensor, size: int) -> torch.Tensor:
+    """`size` samples, repeated where there are fewer."""
+    return example[torch.arange(size) % len(example)]
+
+
+def _check(config: Config, folder: Path) -> None:
+    if is_played(config) or len(config.data.inputs) != 1:
+        raise ConfigError(
+            "networks of one input and stored samples can be compressed "
+            f"(data.train: {config.data.train}, data.inputs: {config.data.inputs})",
+            where=str(folder),
+        )
+    if config.ensemble.members > 1:
+        raise ConfigError(
+            "an ensemble has several networks", where=str(folder), hint="name one of its members"
+        )
