@@ -8,6 +8,7 @@ from hpc_train import recipes
 from hpc_train.cli.run import Request, launch
 from hpc_train.config import load
 from hpc_train.errors import EXIT_DONE, HpcTrainError
+from hpc_train.stop import StopFlag
 
 RECIPE = "digits-cnn"
 EXPECTED_ACCURACY = 0.97
@@ -26,7 +27,7 @@ def command(ranks: int, overrides: tuple[str, ...]) -> int:
     settings = (*overrides, f"run.dir={folder}")
     request = Request(source, settings, load(source, settings))
     click.echo(f"hpc-train run {RECIPE} -n {ranks}: 1,797 handwritten digits, test data held out\n")
-    code = launch(request, ranks, as_json=False, verbose=False)
+    code = launch(request, ranks, StopFlag(), as_json=False, verbose=False)
     result = read_result(folder)
     if code != EXIT_DONE or result is None:
         return code

@@ -97,7 +97,7 @@ def command(
         raise UsageError("--plot draws what --dry-run plans", hint="add --dry-run")
     debug, verbose = (bool(ctx.find_root().params.get(name)) for name in ("debug", "verbose"))
     if ranks is not None and not is_rank():
-        return launch(request, ranks, as_json=as_json, verbose=verbose)
+        return launch(request, ranks, stop, as_json=as_json, verbose=verbose)
     return train(request, stop, as_json=as_json, debug=debug)
 
 
@@ -207,25 +207,39 @@ def train(request: Request, stop: StopFlag, *, as_json: bool, debug: bool) -> in
     return result.exit_code
 
 
-def launch(request: Request, ranks: int, *, as_json: bool, verbose: bool) -> int:
+def launch(request: Request, ranks: int, stop: StopFlag, *, as_json: bool, verbose: bool) -> int:
     """Check everything, then start the ranks and watch over them; gives the run's exit code."""
-    from hpc_train.launch import start_ranks
-    from hpc_train.observe import read_result
+    from hpc_train.config.schema import parse_seconds
+    from hpc_train.launch.restart import Limits, run_attempts
+    from hpc_train.recovery.faults import is_once
     from hpc_train.train.build import preflight
     from hpc_train.train.rundir import new_run_dir
+    from hpc_train.train.walltime import wall_seconds
 
     config = request.loaded.config
     preflight(config, ranks)
     folder = request.earlier or new_run_dir(config)
-    program = [sys.executable, "-m", "hpc_train", *(["-v"] if verbose else []), "run"]
-    program += [str(request.source), *request.overrides]
-    program += [f"--resume={folder}" if request.earlier else f"run.dir={folder}"]
-    program += ["--json"] if as_json else []
-    program += [f"--inject={text}" for text in request.inject]
-    before = _stamp(folder)
-    code = start_ranks(program, ranks, fault_tolerant=config.recovery.shrink and ranks > 1)
-    # a result that was there before says nothing of ranks that left without touching it
-    result = read_result(folder) if _stamp(folder) != before else None
+
+    def program(restarts: int) -> list[str]:
+        resume = request.earlier or (restarts and (folder / "config.toml").is_file())
+        argv = [sys.executable, "-m", "hpc_train", *(["-v"] if verbose else []), "run"]
+        argv += [str(request.source), *request.overrides]
+        argv += [f"--resume={folder}" if resume else f"run.dir={folder}"]
+        argv += ["--json"] if as_json else []
+        # what was to happen in one batch has happened; what happens at random goes on
+        once = [text for text in request.inject if restarts and is_once(text)]
+        return argv + [f"--inject={text}" for text in request.inject if text not in once]
+
+    section = config.recovery
+    code, result = run_attempts(
+        program,
+        ranks,
+        folder,
+        Limits(section.max_restarts, parse_seconds(section.restart_period) or 0.0),
+        stop,
+        wall_seconds=wall_seconds(config),
+        fault_tolerant=section.shrink and ranks > 1,
+    )
     if result is not None and result.status in ("done", "preempted", "failed"):
         return code if code == 130 else result.exit_code
     if code != 130 and (text := first_to_fail(folder)):
@@ -237,12 +251,3 @@ def launch(request: Request, ranks: int, *, as_json: bool, verbose: bool) -> int
             hint="look into the logs there, and at hpc-train doctor",
         )
     return code if 0 < code < 128 or code == 130 else EXIT_FAILED
-
-
-def _stamp(folder: Path) -> tuple[int, int] | None:
-    """What changes whenever the result of a run is written; None if there is none."""
-    try:
-        state = (folder / "result.json").stat()
-    except OSError:
-        return None
-    return state.st_ino, state.st_mtime_ns

@@ -9,16 +9,22 @@ from hpc_train.launch import mpirun, processes, supervise
 from hpc_train.launch.machine import this_machine
 
 # What ranks on other nodes must know as well, beside all HPC_TRAIN_*.
-_FORWARDED = ("HDF5_USE_FILE_LOCKING", "NO_COLOR", "OMP_NUM_THREADS", "PYTHONPATH")
+_FORWARDED = (
+    "HDF5_USE_FILE_LOCKING",
+    "NO_COLOR",
+    "OMP_NUM_THREADS",
+    "PYTHONPATH",
+    "SLURM_JOB_END_TIME",
+)
 
 
-def start_ranks(
+def start_job(
     program: Sequence[str],
     ranks: int,
     environ: Mapping[str, str] | None = None,
     *,
     fault_tolerant: bool = False,
-) -> int:
+) -> supervise.Ended:
     """Run `program` on `ranks` ranks of this machine or allocation until all have ended.
 
     Args:
@@ -28,7 +34,7 @@ def start_ranks(
         fault_tolerant: whether the death of a rank shall leave the others alive, if this MPI can.
 
     Returns:
-        As `run_ranks`: what the launcher says, not to be believed alone.
+        How the launcher and its ranks ended.
 
     Raises:
         SetupError: if there is no MPI library, or no launcher that fits it.
@@ -46,6 +52,17 @@ def start_ranks(
     return supervise.run_ranks(
         argv, {**extra, **environ}, filter_stdout=launcher.vendor != "Open MPI"
     )
+
+
+def start_ranks(
+    program: Sequence[str],
+    ranks: int,
+    environ: Mapping[str, str] | None = None,
+    *,
+    fault_tolerant: bool = False,
+) -> int:
+    """As `start_job`; gives what the launcher says, not to be believed alone."""
+    return start_job(program, ranks, environ, fault_tolerant=fault_tolerant).code
 
 
 def forwarded(environ: Mapping[str, str]) -> list[str]:

@@ -28,6 +28,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train.errors import SetupError
@@ -49,13 +50,29 @@ _PR_SET_PDEATHSIG = 1
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a launcher and its ranks ended.
+
+    Attributes:
+        code: what the launcher says, 128 + n if signal n ended it: not to be believed alone.
+            After SIGINT 130, after SIGTERM 143, after SIGHUP 129.
+        deaths: the ranks that signals ended, as far as the launcher told.
+        asked: whether a signal had asked the supervisor to end.
+    """
+
+    code: int
+    deaths: tuple[Death, ...] = ()
+    asked: bool = False
+
+
 def run_ranks(
     argv: Sequence[str],
     environ: Mapping[str, str],
     *,
     filter_stdout: bool = False,
     grace_seconds: float = 2.0,
-) -> int:
+) -> Ended:
     """Run a launcher and its ranks until none of them is left.
 
     To be called from the main thread, which alone hears of signals; from another one the ranks
@@ -69,8 +86,7 @@ def run_ranks(
         grace_seconds: between the request to end and SIGKILL.
 
     Returns:
-        What the launcher says, 128 + n if signal n ended it: not to be believed alone. After
-        SIGINT 130, after SIGTERM 143, after SIGHUP 129.
+        How they ended.
 
     Raises:
         SetupError: if the launcher cannot be started.
@@ -84,7 +100,7 @@ def run_ranks(
             job.watch(wake)
         finally:
             job.end()
-    return job.exit_code()
+    return job.ended()
 
 
 class _Job:
@@ -160,6 +176,11 @@ class _Job:
             _write(1, b"\r\x1b[K")  # a live line that its rank could not finish
         for death in self._deaths() if self._ended_by is None else ():
             logger.error(_obituary(death))
+
+    def ended(self) -> Ended:
+        """How it ended, once it has."""
+        asked = self._ended_by is not None
+        return Ended(self.exit_code(), () if asked else tuple(self._deaths()), asked)
 
     def exit_code(self) -> int:
         """The launcher's exit status, or that of the signal which was obeyed."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from hpc_train.observe.metrics import MetricsFile, last_batch
 from hpc_train.observe.progress import Progress
-from hpc_train.observe.result import Result, environment, read_result, write_json
+from hpc_train.observe.result import (
+    Result,
+    environment,
+    read_result,
+    told_restarts,
+    write_json,
+)
 from hpc_train.observe.sink import Forgiving, Sink, Start
 
 __all__ = [
@@ -17,5 +23,6 @@ __all__ = [
     "environment",
     "last_batch",
     "read_result",
+    "told_restarts",
     "write_json",
 ]

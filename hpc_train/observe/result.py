@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from hpc_train.observe.metrics import finite
 
 SCHEMA_VERSION = 1
+RESTARTS = "HPC_TRAIN_RESTARTS"  # the variable in which a supervisor tells why it started again
 _PACKAGES = ("hpc-train", "torch", "numpy", "h5py", "mpi4py", "pydantic", "safetensors")
 
 
@@ -36,6 +38,7 @@ class Result:
             computing; how often the plan changed.
         staleness: of a parameter server: how many updates were made with gradients that lacked so
             many others, such as {"0": 80, "1": 20}.
+        restarts: why the supervisor had started the ranks again, one text each time.
         error: the error's lines, if it failed.
     """
 
@@ -49,6 +52,7 @@ class Result:
     ranks: list[dict[str, Any]] = field(default_factory=list)
     balance: dict[str, Any] = field(default_factory=dict)
     staleness: dict[str, int] = field(default_factory=dict)
+    restarts: list[str] = field(default_factory=list)
     error: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
@@ -68,6 +72,15 @@ def read_result(folder: Path) -> Result | None:
         return Result(**document)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def told_restarts(environ: Mapping[str, str]) -> list[str]:
+    """Why a supervisor had to start this run again, one text each time."""
+    try:
+        told = json.loads(environ.get(RESTARTS, "[]"))
+    except ValueError:
+        return []
+    return [str(text) for text in told] if isinstance(told, list) else []
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

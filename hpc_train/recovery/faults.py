@@ -105,6 +105,11 @@ def parse(text: str) -> Fault | RandomFaults:
     )
 
 
+def is_once(text: str) -> bool:
+    """Whether what a text describes happens in one batch, and never again."""
+    return bool(_EXACT.fullmatch(text))
+
+
 class Striker:
     """A hook that lets this rank fail as faults say.
 

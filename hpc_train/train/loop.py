@@ -385,6 +385,10 @@ class Loop:
         self._busy = 0.0
         self._stopwatch.take()
 
+    def save_seconds(self) -> float:
+        """What a save takes."""
+        return self._saving.seconds
+
     def tell_event(self, event: str, text: str) -> None:
         """Let the sinks hear of something that happened."""
         self._record({"kind": "event", "event": event, "text": text})

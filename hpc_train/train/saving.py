@@ -24,6 +24,8 @@ from hpc_train.train import state
 from hpc_train.train.build import Parts
 from hpc_train.world import RankError
 
+_SLOW_DISK = 50e6  # bytes a second
+
 logger = logging.getLogger(__name__)
 
 Record = Callable[[dict[str, object]], None]
@@ -74,6 +76,17 @@ class Saving:
             known = store.best_value() if parts.comm.world.is_coordinator else None
             self._best_value = parts.comm.broadcast(known)
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
+        self._guess = 0.0  # seconds of the first save
+
+    @property
+    def seconds(self) -> float:
+        """What a save takes: as the last one did, or as a slow disk would let the first."""
+        if self._saver.writing_seconds:
+            return self._saver.writing_seconds
+        if not self._guess:
+            tensors = state.collect(self._parts).values()
+            self._guess = 0.1 + sum(t.numel() * t.element_size() for t in tensors) / _SLOW_DISK
+        return self._guess
 
     def flags(self) -> set[str]:
         """What this rank tells the others in the tally of a step."""

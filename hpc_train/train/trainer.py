@@ -31,6 +31,7 @@ from hpc_train.observe import (
     environment,
     last_batch,
     read_result,
+    told_restarts,
 )
 from hpc_train.plan import Course
 from hpc_train.record import Hook, Stopwatch, listening
@@ -43,8 +44,10 @@ from hpc_train.train.lock import Lock
 from hpc_train.train.loop import Loop
 from hpc_train.train.memory import keep_freed_memory
 from hpc_train.train.saving import make_store
+from hpc_train.train.summary import summary
 from hpc_train.train.survival import make_survival
 from hpc_train.train.technique import Technique
+from hpc_train.train.walltime import TimedStop, end_of_job, wall_seconds
 from hpc_train.world import on_coordinator, together
 
 logger = logging.getLogger(__name__)
@@ -147,6 +150,8 @@ class Trainer:
                 for line in (*explain(comm), *([f"run directory {lock.note}"] * bool(lock.note))):
                     logger.info("%s", line)
             loop = self._loop(stack, parts, store, way, folder, lock)
+            for why in told_restarts(os.environ)[-1:]:
+                loop.tell_event("restart", why)
             try:
                 status = loop.run()
             except Exception as error:
@@ -216,7 +221,7 @@ class Trainer:
         sinks = together(self._comm, lambda: self._sinks(folder, way.batch))
         for sink in sinks:
             stack.callback(sink.close)
-            sink.start(Start(way.batch, way.end, way.epochs, _summary(parts, folder, way.batch)))
+            sink.start(Start(way.batch, way.end, way.epochs, summary(parts, folder, way.batch)))
 
         def heir(batch: int) -> tuple[Sequence[Sink], int]:
             lock.inherit()
@@ -227,18 +232,22 @@ class Trainer:
                 sink.start(Start(batch, way.end, way.epochs, ()))
             return made, last
 
-        return Loop(
+        end = end_of_job(os.environ, wall_seconds(parts.config), time.time())
+        stop = TimedStop(self._stop, end)
+        loop = Loop(
             parts,
             store,
             sinks,
             stopwatch,
-            self._stop,
+            stop,
             course=way.course,
             batch=way.batch,
             step=way.step,
             num_batches=way.end,
             survival=make_survival(parts, heir),
         )
+        stop.save_seconds = loop.save_seconds
+        return loop
 
     def _run_dir(self, resume: str | Path | None) -> Path:
         return rundir.new_run_dir(self.config) if resume is None else Path(resume)
@@ -305,6 +314,7 @@ class Trainer:
             seconds=seconds,
             samples_per_second=loop.figures.samples_per_second,
             ranks=rows,
+            restarts=told_restarts(os.environ),
             balance=dataclasses.asdict(loop.parts.scheduler.balance),
             staleness=central.staleness(loop.parts.strategy),
         )
@@ -315,7 +325,13 @@ class Trainer:
             return
         lines = error.lines() if isinstance(error, HpcTrainError) else [repr(error)]
         result = Result(
-            "failed", exit_code(error), loop.step, loop.metrics, str(folder), error=lines
+            "failed",
+            exit_code(error),
+            loop.step,
+            loop.metrics,
+            str(folder),
+            restarts=told_restarts(os.environ),
+            error=lines,
         )
         try:
             _write(result, folder)
@@ -372,26 +388,6 @@ def _take(lock: Lock, folder: Path, *, resuming: bool) -> None:
     with rundir.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-
-
-def _summary(parts: Parts, folder: Path, batch: int) -> tuple[str, ...]:
-    """What people want to know at the beginning."""
-    world, config = parts.comm.world, parts.config
-    weights = sum(learner.num_weights for learner in parts.learners)
-    samples = parts.survey.course.num_samples
-    nodes = "" if world.num_nodes == 1 else f" on {world.num_nodes} nodes"
-    ranks = f"{world.size} rank" + ("s" if world.size > 1 else "")
-    lines = [
-        f"run        {folder}",
-        f"ranks      {ranks}{nodes}, {parts.device.type}, {parts.threads} thread"
-        f"{'s' if parts.threads > 1 else ''} each",
-        f"data       {samples:,} samples, global batch {config.data.batch_size}, "
-        f"{parts.survey.course.per_epoch:,} batches an epoch",
-        f"model      {config.model.name}, {weights:,} weights, {config.optimizer.name}",
-    ]
-    if batch:
-        lines.append(f"resumed    at batch {batch:,}")
-    return tuple(lines)
 
 
 def _agreed(error: HpcTrainError) -> HpcTrainError:

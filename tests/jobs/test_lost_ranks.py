@@ -89,8 +89,9 @@ def test_one_that_is_lost_too_early_is_named_and_nobody_waits(config, tmp_path):
     assert "died where the others could not go on without it" in ended.err
 
 
-def test_without_shrinking_a_killed_rank_ends_the_job(config, tmp_path):
+def test_without_shrinking_and_restarts_a_killed_rank_ends_the_job(config, tmp_path):
     argv = ["run", config, "run.dir=hurt", *COMMON, "recovery.shrink=false"]
+    argv.append("recovery.max_restarts=0")
     ended = hpc_train(*argv, "-n", 2, "--inject=kill:1@17", cwd=tmp_path)
     assert ended.code == 1, ended
     assert "was killed by SIGKILL" in ended.err

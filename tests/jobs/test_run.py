@@ -174,8 +174,11 @@ def test_a_rank_that_dies_takes_the_job_along_and_is_named(config, tmp_path):
             'raise RuntimeError("this rank is unwell")', "import os; os.kill(os.getpid(), 9)"
         )
     )
-    ended = hpc_train("run", config, "task.name=mine:Bad", "run.dir=bad", "-n", 3, cwd=tmp_path)
+    argv = ["run", config, "task.name=mine:Bad", "run.dir=bad", "-n", 3, "recovery.shrink=false"]
+    ended = hpc_train(*argv, "recovery.max_restarts=1", cwd=tmp_path)
     assert ended.code == 1, ended
+    assert ended.err.count("restart 1, ") == 1, ended
+    assert "not started again" in ended.err
     assert "rank 2" in ended.err
     assert "SIGKILL" in ended.err
     assert "Primary job" not in ended.err

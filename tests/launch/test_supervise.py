@@ -143,7 +143,7 @@ def test_sigusr1_reaches_the_ranks(tmp_path):
 
 def test_output_passes_untouched_and_the_exit_status_is_the_launchers(capfd):
     write = "import os; os.write(1, b'a\\rb\\x00\\xff'); os.write(2, b'c'); os._exit(7)"
-    assert run_ranks([sys.executable, "-c", write], os.environ) == 7
+    assert run_ranks([sys.executable, "-c", write], os.environ).code == 7
     captured = capfd.readouterr()
     assert captured.out.encode("utf-8", "surrogateescape").startswith(b"a\rb\x00")
     assert captured.err == "c"
@@ -153,7 +153,7 @@ def test_processes_that_a_launcher_forgets_are_found(tmp_path):
     pid = tmp_path / "pid"
     code = "import subprocess, sys; p = subprocess.Popen(['sleep', '60'], start_new_session=True, "
     code += "stdout=-3, stderr=-3); open(sys.argv[1], 'w').write(str(p.pid))"
-    assert run_ranks([sys.executable, "-c", code, str(pid)], os.environ) == 0
+    assert run_ranks([sys.executable, "-c", code, str(pid)], os.environ).code == 0
     assert not runs(pid.read_text())
 
 

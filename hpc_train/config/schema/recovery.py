@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hpc_train.config.schema.types import Positive, PositiveInt, Section
+from hpc_train.config.schema.types import Duration, NonNegativeInt, Positive, PositiveInt, Section
 
 
 class Recovery(Section):
@@ -24,6 +24,10 @@ class Recovery(Section):
     hang_seconds: Positive = Field(
         60.0, description="a phase may last so long, and 20 times its longest so far"
     )
+    max_restarts: NonNegativeInt = Field(
+        3, description="run -n starts again so often within restart_period when ranks died"
+    )
+    restart_period: Duration = Field("1 hour", description='such as "30 minutes"')
     min_ranks: PositiveInt = Field(
         1, description="with fewer ranks left, save and leave with exit code 75"
     )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from hpc_train.config.schema.types import NonNegativeInt, Period, PositiveInt, RunName, Section
+from hpc_train.config.schema.types import (
+    Duration,
+    NonNegativeInt,
+    Period,
+    PositiveInt,
+    RunName,
+    Section,
+)
 
 
 class Run(Section):
@@ -22,6 +29,12 @@ class Run(Section):
         None, examples=[1000], description="length in global batches, in place of epochs"
     )
     evaluate: Period = Field("1 epoch", description='"N steps", "N epochs" or "never"')
+
+    wall_time: Duration | None = Field(
+        None,
+        examples=["4 hours"],
+        description="then save and leave with 75; Slurm's limit is known by itself",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Run:
