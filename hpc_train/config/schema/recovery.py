@@ -25,7 +25,7 @@ class Recovery(Section):
         60.0, description="a phase may last so long, and 20 times its longest so far"
     )
     max_restarts: NonNegativeInt = Field(
-        3, description="run -n starts again so often within restart_period when ranks died"
+        3, description="run -n starts again so often in a period when ranks died"
     )
     restart_period: Duration = Field("1 hour", description='such as "30 minutes"')
     min_ranks: PositiveInt = Field(
