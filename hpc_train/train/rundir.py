@@ -57,6 +57,20 @@ def find_run(name: str, run_name: str | None) -> Path:
     return max(runs, key=lambda path: (path / "config.toml").stat().st_mtime_ns)
 
 
+def find_submitted(name: str) -> Path:
+    """The run directory that a path or a name in `runs` means, also of a run that never began.
+
+    Raises:
+        ConfigError: if there is no such run.
+    """
+    for path in (Path(name), ROOT / name):
+        if any((path / file).is_file() for file in ("config.toml", "slurm.json")):
+            return path
+    raise ConfigError(
+        f'no run in "{name}"', hint=f"name a run directory, or one in {ROOT.absolute()}"
+    )
+
+
 def _name_of(path: Path) -> str:
     """The `run.name` of a directory that `new_run_dir` named."""
     return _SUFFIX.sub("", path.name)
