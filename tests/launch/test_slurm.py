@@ -107,9 +107,8 @@ def ends(run, status, code=0, step=None):
     if step is not None:
         lines.append(f"mkdir -p {run}/checkpoints/step-{step:08d}")
     if status:
-        lines.append(
-            f'printf \'{{\\n "status": "{status}",\\n "exit_code": {code},\\n}}\' >{run}/result.json'
-        )
+        text = f'{{\\n "status": "{status}",\\n "exit_code": {code},\\n}}'
+        lines.append(f"printf '{text}' >{run}/result.json")
     return "\n".join(lines)
 
 
