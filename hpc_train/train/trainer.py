@@ -150,8 +150,6 @@ class Trainer:
                 for line in (*explain(comm), *([f"run directory {lock.note}"] * bool(lock.note))):
                     logger.info("%s", line)
             loop = self._loop(stack, parts, store, way, folder, lock)
-            for why in told_restarts(os.environ)[-1:]:
-                loop.tell_event("restart", why)
             try:
                 status = loop.run()
             except Exception as error:
@@ -247,6 +245,8 @@ class Trainer:
             survival=make_survival(parts, heir),
         )
         stop.save_seconds = loop.save_seconds
+        for why in told_restarts(os.environ)[-1:]:
+            loop.tell_event("restart", why)
         return loop
 
     def _run_dir(self, resume: str | Path | None) -> Path:

@@ -220,23 +220,7 @@ def train(
     logs = (
         f"logs/%x-{number}.out" if run is None else f"{run.replace('%', '%%')}/slurm-{number}.out"
     )
-    if run is None:
-        way = [
-            "config=${1:?usage: sbatch slurm/train.sbatch CONFIG.toml [key.sub=value ...]}",
-            "shift",
-            "# one run directory per job, the same after a requeue",
-            "run=runs/${SLURM_JOB_NAME}-${SLURM_JOB_ID}",
-        ]
-    else:
-        way = [f"config={shlex.quote(config or '')}", f"run={shlex.quote(run)}"]
-        if asked.array is not None:
-            way += [
-                "# each element of the array is a run of its own",
-                'run="$run/$SLURM_ARRAY_TASK_ID"',
-            ]
-        own = asked.array is not None and not any(o.startswith("run.seed=") for o in overrides)
-        seed = ['"run.seed=$SLURM_ARRAY_TASK_ID"'] if own else []
-        way.append(" ".join(["set --", *seed, *map(shlex.quote, overrides)]))
+    way = _way(asked, run, config or "", overrides)
     body = [
         *([f"cd {shlex.quote(folder)} || exit 3"] if folder else []),
         *way,
@@ -251,6 +235,28 @@ def train(
         _AFTER,
     ]
     return render(directives(asked, logs), environment(asked.prepare), body, _TITLE)
+
+
+def _way(asked: Allocation, run: str | None, config: str, overrides: Sequence[str]) -> list[str]:
+    """The lines that say what is trained, and where: config, run and the words after them."""
+    if run is None:
+        way = [
+            "config=${1:?usage: sbatch slurm/train.sbatch CONFIG.toml [key.sub=value ...]}",
+            "shift",
+            "# one run directory per job, the same after a requeue",
+            "run=runs/${SLURM_JOB_NAME}-${SLURM_JOB_ID}",
+        ]
+    else:
+        way = [f"config={shlex.quote(config)}", f"run={shlex.quote(run)}"]
+        if asked.array is not None:
+            way += [
+                "# each element of the array is a run of its own",
+                'run="$run/$SLURM_ARRAY_TASK_ID"',
+            ]
+        own = asked.array is not None and not any(o.startswith("run.seed=") for o in overrides)
+        seed = ['"run.seed=$SLURM_ARRAY_TASK_ID"'] if own else []
+        way.append(" ".join(["set --", *seed, *map(shlex.quote, overrides)]))
+    return way
 
 
 _TITLE = "Train on nodes of a Slurm cluster."
