@@ -8,7 +8,8 @@ the file every few seconds. Who finds one judges (pure, `judge`):
     another machine                                        held while the heartbeat is young
 
 The file's times are compared with that of a file written just now in the same place, so clocks of
-different hosts do not matter.
+different hosts do not matter. A stale lock is removed only by who holds the guard, a second file
+that exists for a moment: else one that was taken over just now could be removed as the stale one.
 """
 
 from __future__ import annotations
@@ -155,8 +156,9 @@ class Lock:
                 reason = judge(found, self._me, self._age(), _alive(found, self._me))
             if reason is None:
                 break
-            if self._put_aside(found):
+            if self._take_over(found):
                 self.note = f"taken over from {found or 'somebody'}, {reason}"
+                return self
         raise HpcTrainError(
             f"another job trains into this run directory ({self.holder() or 'starting just now'})",
             where=str(self._path.parent),
@@ -210,27 +212,31 @@ class Lock:
             with contextlib.suppress(OSError):
                 os.utime(self._path)
 
-    def _put_aside(self, stale: Holder | None) -> bool:
-        """Remove the stale lock, unless somebody else was faster and the file is now theirs."""
-        aside = self._path.with_name(f".{FILE}.{uuid.uuid4().hex}")
+    def _take_over(self, stale: Holder | None) -> bool:
+        """Remove the stale lock and make it this one's; false if somebody else is at it."""
+        guard = self._path.with_name(f".{FILE}.guard")
         try:
-            self._path.rename(aside)
-        except FileNotFoundError:
+            guard.touch(exist_ok=False)
+        except FileExistsError:
+            if self._age(guard) > STALE_SECONDS:  # left by one that was killed right then
+                guard.unlink(missing_ok=True)
+            threading.Event().wait(0.05)
             return False
-        moved = _parse(aside)
-        if moved != stale:
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, self._path)
-        aside.unlink()
-        return moved == stale
+        try:
+            if self.holder() != stale:
+                return False
+            self._path.unlink(missing_ok=True)
+            return self._create()
+        finally:
+            guard.unlink(missing_ok=True)
 
-    def _age(self) -> float:
-        """Seconds since the last heartbeat, by the clock of the file system."""
+    def _age(self, path: Path | None = None) -> float:
+        """Seconds since the last heartbeat (or of another file), by the file system's clock."""
         probe = self._path.with_name(f".{FILE}.{uuid.uuid4().hex}")
         try:
             probe.touch()
             now = probe.stat().st_mtime
-            return now - self._path.stat().st_mtime
+            return now - (path or self._path).stat().st_mtime
         except FileNotFoundError:
             return 0.0
         finally:
