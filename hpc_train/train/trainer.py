@@ -293,9 +293,8 @@ class Trainer:
         if not self._comm.world.is_coordinator:
             return []
         with rundir.writing(folder):
-            # where a rank may die and the others go on, its steps must be on record
-            patience = {"flush_seconds": 0.0} if self._comm.fault_tolerant else {}
-            metrics = MetricsFile(folder / "metrics.jsonl", batch, **patience)
+            # whoever goes on after a death, also from a checkpoint, must find all steps on record
+            metrics = MetricsFile(folder / "metrics.jsonl", batch, flush_seconds=0.0)
             sinks: list[Sink] = [Forgiving(metrics)]
         return sinks if self._quiet else [*sinks, Forgiving(Progress(self._stream))]
 
