@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 import numpy as np
@@ -22,10 +22,12 @@ import numpy as np
 from hpc_train.data.ahead import Ahead
 from hpc_train.data.blocks import Ids
 from hpc_train.data.cache import Key
+from hpc_train.data.damage import Damage
 from hpc_train.data.dataset import Dataset
 from hpc_train.data.digest import delivered_hash
 from hpc_train.data.order import Order
 from hpc_train.data.read import Arrays, Reader, Request
+from hpc_train.errors import DataError
 from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
 
@@ -40,6 +42,7 @@ class Samples:
         digest: `delivered_hash` of ids and arrays.
         buffers: what `arrays` are the first rows of.
         partners: as many samples to mix them with; None if none are wanted.
+        skipped: how many more there would be if they could be read.
     """
 
     ids: Ids
@@ -47,6 +50,7 @@ class Samples:
     digest: int
     buffers: Arrays = field(default_factory=dict, repr=False, compare=False)
     partners: Samples | None = None
+    skipped: int = 0
 
 
 class Loader:
@@ -59,6 +63,7 @@ class Loader:
         prefetch_batches: how many batches are gathered ahead, >= 1.
         cache_bytes: how many bytes of blocks are kept in memory, >= 0; batches come on top.
         num_readers: how many threads read ahead, >= 1.
+        skip_damage: leave out samples that cannot be read, in place of an error.
         partners: for each place of a global batch that of the sample to mix it with; None for no
             such samples.
     """
@@ -72,6 +77,7 @@ class Loader:
         prefetch_batches: int = 4,
         cache_bytes: int = 256 * 2**20,
         num_readers: int = 2,
+        skip_damage: bool = False,
         partners: Callable[[Batch], Ids] | None = None,
     ) -> None:
         self.dataset = dataset
@@ -80,6 +86,7 @@ class Loader:
         # a shuffle of all samples uses single rows of blocks: only what must be read whole is
         self._uses_blocks = order.uses_blocks
         self._reader = Reader(dataset, fields, cache_bytes)
+        self._damage = Damage(self._reader) if skip_damage else None
         self._ordering = threading.Lock()
         self._depth = prefetch_batches
         self._num_readers = num_readers
@@ -150,26 +157,48 @@ class Loader:
         )
 
     def _look_up(self, work: Work) -> tuple[Request, list[Key]]:
-        request = self._request(work)
+        request = self._without_damage(self._request(work))
         keys = [part.key for part in request.parts]
         if not self._uses_blocks:
             needed = {s: self._reader.needs_blocks(s) for s in {shard for shard, _ in keys}}
             keys = [key for key in keys if needed[key[0]]]
         return request, keys
 
+    def _without_damage(self, request: Request) -> Request:
+        """What of a request lies in no block that is known to be bad."""
+        if self._damage is None:
+            return request
+        left = self._damage.leave_out(request.ids, halves=self._partners is not None)
+        lost = len(request.ids) - len(left)
+        if not lost:
+            return request
+        return replace(self._reader.locate(left), skipped=request.skipped + lost)
+
     def _gather(self, request: Request) -> Samples:
+        """The samples of a request; without those that cannot be read, if they are skipped."""
+        while True:
+            request = self._without_damage(request)
+            try:
+                return self._assemble(request)
+            except DataError:
+                if self._damage is None or not self._damage.probe(request):
+                    raise
+
+    def _assemble(self, request: Request) -> Samples:
         size = len(request.ids)
         buffers = self._buffers(size)
         arrays = {name: buffer[:size] for name, buffer in buffers.items()}
         self._reader.gather(request, arrays)
         if self._partners is None:
-            return Samples(request.ids, arrays, delivered_hash(request.ids, arrays), buffers)
+            digest = delivered_hash(request.ids, arrays)
+            return Samples(request.ids, arrays, digest, buffers, skipped=request.skipped)
         half = size // 2  # the samples themselves, then their partners
         own = {name: array[:half] for name, array in arrays.items()}
         other = {name: array[half:] for name, array in arrays.items()}
         partners = Samples(request.ids[half:], other, 0)
         ids = request.ids[:half]
-        return Samples(ids, own, delivered_hash(ids, own), buffers, partners)
+        digest = delivered_hash(ids, own)
+        return Samples(ids, own, digest, buffers, partners, request.skipped // 2)
 
     def _buffers(self, size: int) -> Arrays:
         """Arrays of at least `size` samples, from batches that are done with if they suffice."""

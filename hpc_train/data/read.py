@@ -58,12 +58,14 @@ class Request:
         ids: the samples, shape (n,).
         shards, rows: where each is, shape (n,).
         parts: them by block, in the order of (shard, number).
+        skipped: how many more there would be if they could be read.
     """
 
     ids: Ids
     shards: Ids
     rows: Ids
     parts: list[Part]
+    skipped: int = 0
 
     def by_shard(self) -> Iterator[Part]:
         """The same by shard, for rows that need no block."""
@@ -139,6 +141,15 @@ class Reader:
             )
         except DataError:
             return True  # the error arrives where the samples are wanted
+
+    def check(self, shard: int) -> None:
+        """Check that the fields of a shard can be opened.
+
+        Raises:
+            DataError: if not.
+        """
+        for name in self._fields:
+            self._attempt(shard, name, (0, 1), lambda route: route.name)
 
     def fetch(self, key: Key) -> None:
         """Have a block in memory, for `gather` to find.

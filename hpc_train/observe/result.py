@@ -39,6 +39,7 @@ class Result:
         staleness: of a parameter server: how many updates were made with gradients that lacked so
             many others, such as {"0": 80, "1": 20}.
         restarts: why the supervisor had started the ranks again, one text each time.
+        skipped_samples: how often samples were left out, since they could not be read.
         error: the error's lines, if it failed.
     """
 
@@ -53,6 +54,7 @@ class Result:
     balance: dict[str, Any] = field(default_factory=dict)
     staleness: dict[str, int] = field(default_factory=dict)
     restarts: list[str] = field(default_factory=list)
+    skipped_samples: int = 0
     error: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:

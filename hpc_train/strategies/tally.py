@@ -1,7 +1,7 @@
 """The tally: what a step reports, one small float64 sum by which all ranks agree.
 
     [ weight | loss | metric sums ... | failed non_finite stop save saving preempted | digest
-      | seconds of rank 0 .. p-1 in the step before | rank 0's next plan 0 .. p-1 ]
+      | skipped | seconds of rank 0 .. p-1 in the step before | rank 0's next plan 0 .. p-1 ]
 
 Every rank writes its own part, zeros elsewhere; the sum is the same on every rank, so all of them
 skip, stop, save or leave in the same step. It is never compressed and never a part of the gradient.
@@ -32,6 +32,7 @@ class Tally:
         digest: hash of the samples that were delivered, in [0, 2^32).
         busy_seconds: what this rank computed in the step before, waiting excluded.
         samples: how many samples this rank had; not summed.
+        skipped: how many could not be read.
     """
 
     weight: float = 0.0
@@ -41,6 +42,7 @@ class Tally:
     digest: int = 0
     busy_seconds: float = 0.0
     samples: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Total:
     digest: int
     busy_seconds: tuple[float, ...]
     counts: tuple[int, ...]
+    skipped: int = 0
 
     @property
     def mean_loss(self) -> float:
@@ -77,7 +80,8 @@ class Layout:
         self.num_ranks = num_ranks
         self._flags = 2 + len(self.metrics)
         self._digest = self._flags + len(FLAGS)
-        self._seconds = self._digest + 1
+        self._skipped = self._digest + 1
+        self._seconds = self._skipped + 1
         self._plan = self._seconds + num_ranks
         self.size = self._plan + num_ranks
 
@@ -90,6 +94,7 @@ class Layout:
         for place, flag in enumerate(FLAGS):
             vector[self._flags + place] = flag in tally.flags
         vector[self._digest] = tally.digest
+        vector[self._skipped] = tally.skipped
         vector[self._seconds + rank] = tally.busy_seconds
         if plan is not None:
             vector[self._plan :] = plan.counts
@@ -106,4 +111,5 @@ class Layout:
             digest=int(vector[self._digest]) & 0xFFFFFFFF,
             busy_seconds=tuple(vector[self._seconds : self._plan].tolist()),
             counts=tuple(int(c) for c in vector[self._plan :]),
+            skipped=int(vector[self._skipped]),
         )

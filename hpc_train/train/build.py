@@ -14,26 +14,13 @@ from torch import nn
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.config.schema.optimizer import PhaseOptimizer
-from hpc_train.data import (
-    Dataset,
-    Loader,
-    Order,
-    make_order,
-    open_dataset,
-    partners,
-    share_dataset,
-)
+from hpc_train.data import Dataset, Loader, Order, make_order, open_dataset, partners, share_dataset
 from hpc_train.errors import ConfigError, unknown
 from hpc_train.optim import Grouping, LearningRate, Settings, Shape, batch_scale
 from hpc_train.optim.groups import norms_and_biases, unmatched
 from hpc_train.plan import Every
 from hpc_train.schedule import Scheduler, Situation, find_policy
-from hpc_train.strategies import (
-    Layout,
-    Learner,
-    Strategy,
-    make_strategy,
-)
+from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import TASKS, Phase, Reinforcement, Task
 from hpc_train.train.device import ready_device, set_threads
 from hpc_train.train.episodes import Episodes, Playing
@@ -370,5 +357,6 @@ def _source(
         needed_fields(config),
         prefetch_batches=data.prefetch_batches,
         cache_bytes=data.cache_bytes,
+        skip_damage=data.on_error == "skip",
         partners=partial(partners, config.run.seed) if mixes else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from hpc_train.data import Samples
@@ -11,6 +12,8 @@ from hpc_train.train.build import Parts
 from hpc_train.train.source import Source
 from hpc_train.train.step import check_metrics, measure
 from hpc_train.world import together
+
+logger = logging.getLogger(__name__)
 
 _MOST = 1024  # samples of a part where no micro-batch size is set
 
@@ -39,6 +42,8 @@ def evaluate(parts: Parts, kind: str) -> dict[str, float]:
     tally = together(parts.comm, part)
     layout = Layout(list(parts.task.metrics), world.size)
     result = layout.unpack(parts.comm.sum(layout.pack(tally, world.rank, None)))
+    if result.skipped and world.is_coordinator:
+        logger.warning("%s: %d samples were skipped: they cannot be read", kind, result.skipped)
     return {"loss": result.mean_loss, **result.means()}
 
 

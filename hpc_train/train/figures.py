@@ -16,11 +16,13 @@ class Figures:
     Attributes:
         samples: trained samples.
         seconds: of training steps.
+        skipped: samples that could not be read, each time they were due.
     """
 
     def __init__(self, num_ranks: int) -> None:
         self.samples = 0
         self.seconds = 0.0
+        self.skipped = 0
         self._samples = [0] * num_ranks
         self._busy = [0.0] * num_ranks
         self._waiting = [0.0] * num_ranks
@@ -30,9 +32,10 @@ class Figures:
         """Of all ranks together, in training steps."""
         return self.samples / self.seconds if self.seconds else 0.0
 
-    def add(self, size: int, seconds: float) -> None:
-        """A step of `size` samples."""
-        self.samples += size
+    def add(self, size: int, seconds: float, skipped: int = 0) -> None:
+        """A step of `size` samples, `skipped` of which could not be read."""
+        self.samples += size - skipped
+        self.skipped += skipped
         self.seconds += seconds
 
     def add_up(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
@@ -104,6 +107,7 @@ def step_record(
         "grad_norm": outcomes[0].norm,
         "samples_per_second": size / elapsed,
         "delivered": total.digest,
+        **({"skipped_samples": total.skipped} if total.skipped else {}),
         **balance(outcomes[0].before, total.busy_seconds),
         **{
             f"{key}_{learner.name}": value

@@ -200,7 +200,7 @@ class Loop:
                     check_metrics(tally, parts.task.metrics)
                     learner.gather()
                     parts.techniques.gradients(learner, tally)
-                    tally.digest = samples.digest
+                    tally.digest, tally.skipped = samples.digest, samples.skipped
             except PeerError:  # the rank that failed says why
                 tally = Tally(flags={"failed"})
             except Exception as raised:
@@ -275,7 +275,9 @@ class Loop:
         before = outcomes[0].before
         if before:
             self.figures.add_up(before, total.busy_seconds)
-        self.figures.add(work.batch.size, elapsed)
+        if total.skipped and not self.figures.skipped and self._sinks:
+            logger.warning("samples are skipped: they cannot be read (the ranks' logs name them)")
+        self.figures.add(work.batch.size, elapsed, total.skipped)
         told = step_record(outcomes, [learner for _, learner in due], work.batch.size, elapsed)
         told["metrics"] = {**total.means(), **self.parts.techniques.report()}
         told["seconds"] = {name: round(value, 6) for name, value in seconds.items()}

@@ -90,16 +90,19 @@ def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
 
 def measure(model: nn.Module, task: Phase, feed: Feed, samples: Iterator[Samples]) -> Tally:
     """The sums of losses and metrics over `samples`, without gradients, in evaluation mode."""
-    sums = Sums()
+    sums, skipped = Sums(), 0
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), phase("evaluate"):
             for some in samples:
+                skipped += some.skipped
                 for _, batch in feed.parts(some):
                     with feed.autocast():
                         losses = task.losses(model, batch)
                     sums.add(losses, len(batch))
-            return sums.tally()
+            tally = sums.tally()
+            tally.skipped = skipped
+            return tally
     finally:
         model.train(was_training)

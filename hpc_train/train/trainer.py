@@ -301,8 +301,7 @@ class Trainer:
     def _result(self, status: str, folder: Path, loop: Loop, seconds: float) -> Result:
         counts = loop.parts.strategy.plan.counts
         rows = loop.figures.rows(self._comm.members, counts)
-        peaks = self._comm.gather(peak_bytes(loop.parts.device))
-        for row, peak in zip(rows, peaks, strict=True):
+        for row, peak in zip(rows, self._comm.gather(peak_bytes(loop.parts.device)), strict=True):
             row["peak_memory_bytes"] = peak
         return Result(
             status=status,
@@ -316,6 +315,7 @@ class Trainer:
             restarts=told_restarts(os.environ),
             balance=dataclasses.asdict(loop.parts.scheduler.balance),
             staleness=central.staleness(loop.parts.strategy),
+            skipped_samples=loop.figures.skipped,
         )
 
     def _failed(self, error: Exception, folder: Path, loop: Loop) -> None:

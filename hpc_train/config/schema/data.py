@@ -52,6 +52,9 @@ class Data(Section):
     scale: Positive | Literal["auto", "none"] = Field(
         "auto", description="factor on the inputs; auto: 1/255 for uint8, otherwise none"
     )
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="skip: go on without chunks that cannot be read"
+    )
     prefetch_batches: PositiveInt = Field(4, description="batches that are read ahead")
     cache_bytes: Bytes = Field(
         256 * 2**20,
