@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from hpc_train.strategies import Learner, Outcome
+
+logger = logging.getLogger(__name__)
 
 _TOLD_RANKS = 256  # beyond it, a step's record leaves out what each rank did
 
@@ -34,6 +37,8 @@ class Figures:
 
     def add(self, size: int, seconds: float, skipped: int = 0) -> None:
         """A step of `size` samples, `skipped` of which could not be read."""
+        if skipped and not self.skipped:
+            logger.warning("samples are skipped: they cannot be read (the ranks' logs name them)")
         self.samples += size - skipped
         self.skipped += skipped
         self.seconds += seconds

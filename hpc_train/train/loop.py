@@ -275,8 +275,6 @@ class Loop:
         before = outcomes[0].before
         if before:
             self.figures.add_up(before, total.busy_seconds)
-        if total.skipped and not self.figures.skipped and self._sinks:
-            logger.warning("samples are skipped: they cannot be read (the ranks' logs name them)")
         self.figures.add(work.batch.size, elapsed, total.skipped)
         told = step_record(outcomes, [learner for _, learner in due], work.batch.size, elapsed)
         told["metrics"] = {**total.means(), **self.parts.techniques.report()}
