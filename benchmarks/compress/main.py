@@ -65,6 +65,9 @@ def measure(folder: Path, side: str, seed: int, seconds: float) -> dict:
     words = [folder_of(name, seed), "--out", str(out), "--seconds", str(seconds), *options]
     hpc_train("compress", *words, cwd=folder)
     report = json.loads((out / "report.json").read_text())
+    if not seconds:  # of a few passes on a busy machine nothing can be said
+        for network in (report["before"], report["after"]):
+            network["latency_ms"] = {}
     dense = json.loads((folder / folder_of("dense", seed) / "result.json").read_text())
     return {
         "side": side,
@@ -101,11 +104,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("compress-runs"), help="of the runs")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each latency")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each latency; 0: none")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--json", type=Path, help="where the results go")
     options = parser.parse_args()
-    folder = options.folder
+    folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "mnist").exists():
         hpc_train("data", "import", str(options.images.resolve()), "mnist", cwd=folder)
@@ -117,7 +120,8 @@ def main() -> None:
             found.append(measure(folder, side, seed, options.seconds))
             print(row(found[-1]), flush=True)
     if options.json:
-        document = {"environment": environment(), "epochs": options.epochs, "results": found}
+        facts = {key: value for key, value in environment().items() if key != "command"}
+        document = {"environment": facts, "epochs": options.epochs, "results": found}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
