@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from hpc_train.errors import UsageError, unknown
 
 MPIRUN = "mpirun"
-SRUN_TYPES = ("pmix", "pmi2", "cray_shasta")
+SRUN_TYPES = ("pmix", "pmi2")
 LAUNCHERS = (MPIRUN, *(f"srun-{kind}" for kind in SRUN_TYPES))
 _TIME = re.compile(r"(\d+-)?\d+(:\d{1,2}){0,2}")  # what sbatch --time understands
 _NODES = re.compile(r"[1-9]\d*(-[1-9]\d*)?")
@@ -28,7 +28,7 @@ class Allocation:
 
     Attributes:
         name: of the job.
-        nodes: "4", or "2-4" for what can be had.
+        nodes: "4", or "2-4" for what Slurm gives; it may settle for the fewest.
         tasks_per_node: ranks on each of them, >= 1.
         time: as `sbatch --time`: minutes, H:M:S, D-H:M:S.
         cpus_per_task: cores of each rank, >= 1.
