@@ -30,6 +30,7 @@ from hpc_train.train.network import bind_model, make_network
 from hpc_train.train.options import make_options
 from hpc_train.train.played import environment_of, is_played, played_dataset, resolve_fields
 from hpc_train.train.player import Player, Replayed
+from hpc_train.train.rereading import rereading
 from hpc_train.train.sampling import training_orders
 from hpc_train.train.source import Source
 from hpc_train.train.survey import Survey, needed_fields, survey
@@ -107,6 +108,9 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     device = own.device or together(comm, lambda: ready_device(config, comm))
     threads = set_threads(config.device.threads, comm)
     config = _resolved(config, plan, warn=comm.world.is_coordinator)
+    if comm.world.is_coordinator:
+        for warning in rereading(config, datasets["train"], plan.window, comm.world.size):
+            logger.warning("%s", warning)
     feed = _feed(config, device)
     task = together(comm, lambda: make_task(config))
     network = together(comm, lambda: make_network(config, plan, model, feed, datasets["train"]))

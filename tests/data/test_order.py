@@ -174,3 +174,13 @@ def test_the_automatic_window_is_bounded():
 def test_unknown_orders_are_named():
     with pytest.raises(UsageError, match="known: full, none, window"):
         make_order("windows", Blocks([Extent(0, 0, 4, 2)]), 0, 1)
+
+
+@pytest.mark.parametrize(("window", "most"), [(64, 9.1), (128, 6.8), (256, 5.4), (512, 5.1)])
+def test_windows_mix_sorted_classes_as_well_as_the_readme_says(window, most):
+    blocks, course = Blocks([Extent(0, 0, 100_000, 64)]), Course(100_000, 256)
+    order = make_order("window", blocks, 0, window)
+    batches = [order.ids(course.batch(number)) // 10_000 for number in range(390)]
+    batches += [order.ids(course.batch(391 + number)) // 10_000 for number in range(390)]
+    counts = np.array([np.bincount(batch, minlength=10) for batch in batches])
+    assert np.std(counts - 25.6) == pytest.approx(most, abs=0.1)
