@@ -107,10 +107,9 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     plan = together(comm, lambda: survey(config, datasets, comm.world.size))
     device = own.device or together(comm, lambda: ready_device(config, comm))
     threads = set_threads(config.device.threads, comm)
-    config = _resolved(config, plan, warn=comm.world.is_coordinator)
     if comm.world.is_coordinator:
-        for warning in rereading(config, datasets["train"], plan.window, comm.world.size):
-            logger.warning("%s", warning)
+        _warn(config, plan, datasets["train"], comm.world.size)
+    config = _resolved(config, plan)
     feed = _feed(config, device)
     task = together(comm, lambda: make_task(config))
     network = together(comm, lambda: make_network(config, plan, model, feed, datasets["train"]))
@@ -143,10 +142,14 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     )
 
 
-def _resolved(config: Config, plan: Survey, *, warn: bool) -> Config:
-    """The configuration with what the survey found in place of "auto"."""
-    for warning in plan.warnings if warn else ():
+def _warn(config: Config, plan: Survey, train: Dataset, num_ranks: int) -> None:
+    """Tell what is allowed and yet strange, or slow."""
+    for warning in (*plan.warnings, *rereading(config, train, plan.window, num_ranks)):
         logger.warning("%s", warning)
+
+
+def _resolved(config: Config, plan: Survey) -> Config:
+    """The configuration with what the survey found in place of "auto"."""
     return config.model_copy(
         update={"data": config.data.model_copy(update={"shuffle_window": plan.window})}
     )
