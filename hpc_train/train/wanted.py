@@ -27,6 +27,21 @@ def check_wanted(config: Config, metrics: Sequence[str]) -> None:
             check_metric(config, told, where, metrics)
 
 
+def check_meets(config: Config, where: str) -> None:
+    """Check that all ranks hold equal weights, and meet, after every update, as `where` needs.
+
+    Raises:
+        ConfigError: for any strategy but all-reduce.
+    """
+    name = config.strategy.name
+    if name != "allreduce":
+        raise ConfigError(
+            f'ranks must meet after every update for {where} (strategy.name: "{name}")',
+            where=where,
+            hint='use strategy.name = "allreduce", or leave it out',
+        )
+
+
 def check_metric(config: Config, text: str, where: str, metrics: Sequence[str]) -> None:
     """Check that a metric of the validation data will be measured.
 

@@ -21,6 +21,7 @@ from hpc_train.plan import Batch, Every
 from hpc_train.strategies import Arena, Learner, Tally
 from hpc_train.train.survey import Survey
 from hpc_train.train.technique import Technique
+from hpc_train.train.wanted import check_meets
 from hpc_train.world import Group
 
 logger = logging.getLogger(__name__)
@@ -273,6 +274,7 @@ def make(
 
 def _check(config: Config) -> None:
     """Refuse what would bring pruned weights back."""
+    check_meets(config, "compress.prune")
     others = {
         "regularization.ema_decay": config.regularization.ema_decay is not None,
         "regularization.swa_start": config.regularization.swa_start is not None,

@@ -15,6 +15,7 @@ from hpc_train.errors import ConfigError
 from hpc_train.plan import Batch
 from hpc_train.strategies import Learner
 from hpc_train.train.technique import Technique
+from hpc_train.train.wanted import check_meets
 from hpc_train.world import Group
 
 
@@ -87,4 +88,5 @@ def make(config: Config, num_batches: int, model: nn.Module, group: Group) -> Te
     layers = find_quantized(model)
     if config.compress.quantize == "none" or not layers:
         return None
+    check_meets(config, "compress.quantize")
     return Quantization(layers, math.floor(config.compress.quantize_begin * num_batches), group)

@@ -116,6 +116,7 @@ def test_training_that_rounds_learns_ranges_and_other_weights(tmp_path):
         ({"compress": {"prune": "magnitude", "floor": 0.5}}, "needs data.validation"),
         ({"compress": {"prune": "pattern", "pattern": "4:2"}}, "N < M"),
         ({"compress": {"prune": "magnitude", "begin": 0.8}}, "must not be after compress.end"),
+        ({"strategy": {"name": "local_sgd"}}, "must meet after every update"),
         ({"compress": {"rewind": 0.05}}, "need compress.prune"),
     ],
 )
