@@ -14,10 +14,12 @@ _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 @dataclass(frozen=True)
 class Group:
-    """What one or several parameters have in common: factor on the rate; whether they decay."""
+    """What one or several parameters have in common: factor on the rate; whether they decay; after
+    how many epochs they are trained."""
 
     rate: float = 1.0
     decays: bool = True
+    opens: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class Grouping:
         depth_decay: factor on the rate from each block of the network to the one before it, in
             (0, 1]; the last has 1 (Howard and Ruder, ULMFiT, ACL 2018).
         exempt: ids of parameters without weight decay.
+        opens: after how many epochs parameters are trained, by name, where that is not 0.
     """
 
     rates: Mapping[str, float] = field(default_factory=dict)
     depth_decay: float = 1.0
     exempt: frozenset[int] = frozenset()
+    opens: Mapping[str, int] = field(default_factory=dict)
 
     def groups(self, named: Sequence[tuple[str, nn.Parameter]]) -> dict[str, Group]:
         """The group of each parameter, by name."""
@@ -44,6 +48,7 @@ class Grouping:
             name: Group(
                 rate=self._factor(name) * self.depth_decay ** above[block_of(name)],
                 decays=id(parameter) not in self.exempt,
+                opens=self.opens.get(name, 0),
             )
             for name, parameter in named
         }

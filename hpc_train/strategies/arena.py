@@ -50,6 +50,7 @@ class Arena:
         grad: their gradients, shape (n,); only a strategy may zero it.
         pieces: both, for an optimizer.
         places: where each parameter lies, name -> (offset, shape).
+        frozen: those that are not to change for now.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Arena:
         self.pieces = self._cut(group)
         self._views = self._make_views()
         self._warned = False
+        self.frozen: set[str] = set()
         with torch.no_grad():
             for parameter, data, grad in self._views:
                 data.copy_(parameter)
@@ -132,6 +134,10 @@ class Arena:
         offset, shape = self.places[name]
         offset -= start
         return flat[offset : offset + shape.numel()].view(shape)
+
+    def trained(self) -> list[tuple[str, torch.Size]]:
+        """Names and shapes of the parameters that are not frozen."""
+        return [(n, shape) for n, (_, shape) in self.places.items() if n not in self.frozen]
 
     def zero(self) -> None:
         """Set the gradient to zero, before each step."""

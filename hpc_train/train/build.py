@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,6 +37,7 @@ from hpc_train.train.survey import Survey, needed_fields, survey
 from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import Needs, make_techniques, mixing
 from hpc_train.train.techniques.augmentation import pipelines
+from hpc_train.train.techniques.transfer import openings
 from hpc_train.train.wanted import check_wanted
 from hpc_train.world import together
 
@@ -270,7 +271,10 @@ def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]
                     where="task.name",
                     hint="add up the losses of both in one phase",
                 )
-    learners = [_learner(config.optimizer.of(phase.name), phase, model) for phase in task.phases]
+    opens = openings(config, [name for name, _ in model.named_parameters()])
+    learners = [
+        _learner(config.optimizer.of(phase.name), phase, model, opens) for phase in task.phases
+    ]
     names = [name for learner in learners for arena in learner.arenas for name in arena.places]
     for phase in task.phases:
         for pattern in unmatched(config.optimizer.of(phase.name).rates, names):
@@ -282,7 +286,9 @@ def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]
     return learners
 
 
-def _learner(section: PhaseOptimizer, phase: Phase, model: nn.Module) -> Learner:
+def _learner(
+    section: PhaseOptimizer, phase: Phase, model: nn.Module, opens: Mapping[str, int]
+) -> Learner:
     settings = Settings(
         lr=section.lr,
         momentum=section.momentum,
@@ -295,7 +301,7 @@ def _learner(section: PhaseOptimizer, phase: Phase, model: nn.Module) -> Learner
         trust_coefficient=section.trust_coefficient,
     )
     exempt = frozenset() if section.decay_norms_and_biases else norms_and_biases(model)
-    grouping = Grouping(section.rates, section.depth_decay, exempt)
+    grouping = Grouping(section.rates, section.depth_decay, exempt, opens)
     named = phase.parameters(model)
     return Learner(phase.name, named, section.name, settings, section.clip_norm, grouping)
 

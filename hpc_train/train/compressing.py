@@ -30,6 +30,7 @@ from hpc_train.train.played import is_played
 from hpc_train.train.saving import make_store
 from hpc_train.train.step import measure
 from hpc_train.train.survey import needed_fields, survey
+from hpc_train.train.weights import final_weights
 
 _PORTION = 256  # samples that are evaluated at once
 _LOOKED_AT = 1024  # training samples that ranges and sensitivities are found with
@@ -94,7 +95,7 @@ class Plain:
         self._datasets = open_alone(config)
         plan = survey(config, self._datasets, 1)
         saved = make_store(config, folder).newest()
-        found = state.final_weights(saved)
+        found = final_weights(saved)
         self.model = make_model(config, plan).to(DTYPES[config.precision.dtype])
         plain = {name: tensor for name, tensor in found.items() if not name.endswith(_RANGES)}
         state.load_model(self.model, plain, str(saved.path))

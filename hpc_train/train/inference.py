@@ -27,6 +27,7 @@ from hpc_train.config.schema.ranks import Comm as Collectives
 from hpc_train.config.schema.ranks import Schedule
 from hpc_train.config.schema.regularization import EarlyStopping
 from hpc_train.config.schema.strategy import Strategy
+from hpc_train.config.schema.transfer import Transfer
 from hpc_train.data.arrays import Rows
 from hpc_train.data.loader import Samples
 from hpc_train.errors import ConfigError
@@ -110,6 +111,7 @@ def _for_data(config: Config, data: str) -> Config:
         "schedule": Schedule(),
         "early_stopping": EarlyStopping(),
         "strategy": Strategy(),
+        "transfer": Transfer(),
         "ensemble": config.ensemble.model_copy(update={"members": 1}),
     }
     return config.model_copy(update=plain)

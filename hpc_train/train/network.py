@@ -23,12 +23,19 @@ from hpc_train.train.names import bind, find
 from hpc_train.train.sampling import training_order
 from hpc_train.train.seeds import seeded_weights
 from hpc_train.train.survey import Survey, needed_fields
-from hpc_train.train.techniques import dropout, initialization, quantization, sync_batchnorm
+from hpc_train.train.techniques import (
+    dropout,
+    initialization,
+    quantization,
+    sync_batchnorm,
+    transfer,
+)
 
 # name -> what it makes of a network before its arenas are built: other weights, layers, or
 # requires_grad; the network itself where the configuration leaves it off; the same on all ranks
 RESHAPES: dict[str, Callable[[Config, nn.Module], nn.Module]] = {
     "initialization": initialization.reshape,
+    "transfer": transfer.reshape,
     "dropout": dropout.reshape,
     "sync_batchnorm": sync_batchnorm.reshape,
     "quantization": quantization.reshape,

@@ -22,6 +22,7 @@ from hpc_train.record import phase
 from hpc_train.strategies import Outcome, ParameterServer
 from hpc_train.train import state
 from hpc_train.train.build import Parts
+from hpc_train.train.weights import MODEL
 from hpc_train.world import RankError
 
 _SLOW_DISK = 50e6  # bytes a second
@@ -151,7 +152,7 @@ class Saving:
             tensors = state.collect(self._parts)
             copy = self._asynchronous and not wait
             # parameters and optimizer state are written by the next update, buffers by a forward
-            buffers = {state.MODEL + name for name, _ in self._parts.model.named_buffers()}
+            buffers = {MODEL + name for name, _ in self._parts.model.named_buffers()}
             steady = tensors.keys() - buffers
 
             def begin() -> None:

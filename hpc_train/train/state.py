@@ -16,11 +16,9 @@ from hpc_train.errors import CheckpointError, ConfigError
 from hpc_train.plan import Cursor
 from hpc_train.train.build import Parts
 from hpc_train.train.sampling import sampling_of
-from hpc_train.train.technique import FINAL
+from hpc_train.train.weights import MODEL, TECHNIQUE, below
 
-MODEL = "model/"
 OPTIMIZER = "optimizer/"
-TECHNIQUE = "technique/"
 STRATEGY = "strategy/"
 
 
@@ -100,11 +98,11 @@ def adopt(
     Raises:
         CheckpointError: if the tensors, which come from `where`, do not fit the model.
     """
-    load_model(parts.model, _below(MODEL, tensors), where)
+    load_model(parts.model, below(MODEL, tensors), where)
     for learner in parts.learners:
-        learner.load_state(_below(f"{OPTIMIZER}{learner.name}/", tensors))
-    parts.strategy.restore(_below(STRATEGY, tensors))
-    parts.techniques.restore(_below(TECHNIQUE, tensors), techniques)
+        learner.load_state(below(f"{OPTIMIZER}{learner.name}/", tensors))
+    parts.strategy.restore(below(STRATEGY, tensors))
+    parts.techniques.restore(below(TECHNIQUE, tensors), techniques)
 
 
 def share(parts: Parts, source: int) -> None:
@@ -133,24 +131,6 @@ def spread(parts: Parts, source: int) -> dict[str, torch.Tensor]:
             comm.spread(flat, source)
         found[name] = tensor
     return found
-
-
-def final_weights(saved: Saved) -> dict[str, torch.Tensor]:
-    """The weights and buffers of the model that a checkpoint stands for, by name.
-
-    Those that the run was evaluated with: averages (EMA, SWA), or the best ones of early stopping,
-    where it kept some; otherwise those that training goes on with.
-    """
-    found = _below(MODEL, saved.tensors)
-    for name, told in saved.manifest.notes.get("techniques", {}).items():  # as they were applied
-        if told.get("is_final"):
-            found |= _below(f"{TECHNIQUE}{name}/{FINAL}", saved.tensors)
-    return found
-
-
-def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors whose names begin with `prefix`, by the rest of their names."""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def load_model(model: nn.Module, found: Mapping[str, torch.Tensor], where: str) -> None:

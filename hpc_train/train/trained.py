@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from hpc_train.config import Config, load
+from hpc_train.config.schema.transfer import Transfer
 from hpc_train.errors import ConfigError
 from hpc_train.tasks import Task
 from hpc_train.train import state
@@ -16,6 +17,7 @@ from hpc_train.train.network import make_model, reshaped
 from hpc_train.train.played import resolve_fields
 from hpc_train.train.saving import make_store
 from hpc_train.train.survey import survey
+from hpc_train.train.weights import final_weights
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def open_run(folder: Path, which: str = "last") -> Trained:
         raise ConfigError("no run directory", where=str(folder), hint="runs lie in runs/")
     config = resolve_fields(load(folder / "config.toml").config)
     saved = make_store(config, folder).choose(which)
-    model = reshaped(config, make_model(config, survey(config, open_alone(config), 1)))
+    plain = config.model_copy(update={"transfer": Transfer()})  # its weights are in the set
+    model = reshaped(plain, make_model(config, survey(config, open_alone(config), 1)))
     model = model.to(DTYPES[config.precision.dtype])
-    state.load_model(model, state.final_weights(saved), str(saved.path))
+    state.load_model(model, final_weights(saved), str(saved.path))
     return Trained(config, make_task(config), model.eval(), int(saved.manifest.step))

@@ -23,6 +23,7 @@ from hpc_train.config.schema.recovery import Recovery
 from hpc_train.config.schema.regularization import EarlyStopping, Ensemble, Regularization
 from hpc_train.config.schema.run import Run
 from hpc_train.config.schema.strategy import Strategy
+from hpc_train.config.schema.transfer import Transfer
 from hpc_train.config.schema.types import Section, parse_bytes, parse_seconds
 
 __all__ = ["Config", "parse_bytes", "parse_seconds"]
@@ -45,6 +46,7 @@ class Config(Section):
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
     recovery: Recovery = Field(default_factory=Recovery)
     initialization: Initialization = Field(default_factory=Initialization)
+    transfer: Transfer = Field(default_factory=Transfer)
     regularization: Regularization = Field(default_factory=Regularization)
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     ensemble: Ensemble = Field(default_factory=Ensemble)

@@ -28,6 +28,7 @@ from hpc_train.train.techniques import (
     quantization,
     samples,
     sync_batchnorm,
+    transfer,
 )
 
 
@@ -54,6 +55,7 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     "sync_batchnorm": lambda needs: sync_batchnorm.make(
         needs.config, needs.model, needs.comm, needs.survey.plan.counts
     ),
+    "transfer": lambda needs: transfer.make(needs.config, needs.learners, needs.model),
     "penalty": lambda needs: penalty.make(needs.config),
     "max_norm": lambda needs: max_norm.make(needs.config),
     # after what else changes gradients and weights

@@ -30,7 +30,7 @@ class MaxNorm(Technique):
             arena.write(lambda data, arena=arena: self._shorten(data, arena))  # type: ignore[misc]
 
     def _shorten(self, data: torch.Tensor, arena: Arena) -> None:
-        for name, (_, shape) in arena.places.items():
+        for name, shape in arena.trained():
             if len(shape) >= 2:
                 weights = arena.view(data, name)
                 torch.renorm(weights, 2, 0, self._largest, out=weights)

@@ -29,7 +29,7 @@ class Penalty(Technique):
         """l1 * sign(w) + l2 * w, in proportion to this rank's part of the batch's weight."""
         with torch.no_grad():
             for arena in learner.arenas:
-                for name, (_, shape) in arena.places.items():
+                for name, shape in arena.trained():
                     if len(shape) < 2:
                         continue
                     weights, grad = arena.view(arena.data, name), arena.view(arena.grad, name)

@@ -7,8 +7,8 @@ import torch
 
 from hpc_train.checkpoint import Store, newest
 from hpc_train.errors import ConfigError
-from hpc_train.train.state import final_weights
 from hpc_train.train.techniques.early_stopping import Patience
+from hpc_train.train.weights import final_weights
 from hpc_train.world import RankError
 from tests.groups import Solo
 from tests.train.runs import records, result, trainer, weights
