@@ -15,9 +15,11 @@ class Transfer(Section):
         examples=["features.safetensors"],
         description="run, checkpoint set, safetensors or state_dict to load",
     )
-    match: Names = Field(default_factory=lambda: ["*"], description="names here that are loaded")
+    match: Names = Field(["*"], description="names here that are loaded")
     rename: dict[str, str] = Field(
-        default_factory=dict, description="beginnings of names there -> beginnings here"
+        default_factory=dict,
+        examples=[{"module.": ""}],
+        description="beginnings of names there -> beginnings here",
     )
     replace: list[str] = Field(
         default_factory=list, examples=[["head.*"]], description="not loaded: layers to learn anew"
