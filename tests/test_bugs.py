@@ -161,20 +161,22 @@ def test_the_result_of_an_earlier_run_is_not_the_result_of_this_one(tmp_path, mo
 
     The ranks refused and left the directory alone, and the launcher took the result that lay there.
     """
-    from hpc_train import launch
     from hpc_train.cli import run
+    from hpc_train.launch import restart
+    from hpc_train.launch.supervise import Ended
+    from hpc_train.stop import StopFlag
     from hpc_train.train import build
 
     Result("done", 0, 1, {}, str(tmp_path)).write(tmp_path)
 
-    def start_ranks(program, ranks):
+    def start_job(program, ranks, environ, *, fault_tolerant):
         if writes:
             Result("done", 0, 2, {}, str(tmp_path)).write(tmp_path)
-        return 2
+        return Ended(2)
 
-    monkeypatch.setattr(launch, "start_ranks", start_ranks)
+    monkeypatch.setattr(restart, "start_job", start_job)
     monkeypatch.setattr(build, "preflight", lambda config, ranks: None)
     text = '[data]\ntrain = "a"\ninputs = "x"\n[model]\nname = "mlp"\n'
     (tmp_path / "run.toml").write_text(text)
     request = run.resolve(str(tmp_path / "run.toml"), (f"run.dir={tmp_path}",), None)
-    assert run.launch(request, 2, as_json=False, verbose=False) == (0 if writes else 2)
+    assert run.launch(request, 2, StopFlag(), as_json=False, verbose=False) == (0 if writes else 2)

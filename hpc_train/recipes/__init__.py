@@ -26,7 +26,8 @@ class Recipe:
 
 def recipes(folder: Path = _FOLDER) -> list[Recipe]:
     """All recipes in `folder`, by name; without an argument, those that ship with the package."""
-    return [Recipe(path.stem, path, _first_line(path)) for path in sorted(folder.glob("*.toml"))]
+    paths = sorted(folder.glob("*.toml"), key=lambda path: path.stem)
+    return [Recipe(path.stem, path, _first_line(path)) for path in paths]
 
 
 def names() -> list[str]:

@@ -190,7 +190,7 @@ def test_a_rank_that_dies_takes_the_job_along_and_is_named(config, tmp_path):
     [
         (["data.train=nowhere.h5"], 1, "nowhere.h5: no such file"),
         (["data.inputs=xx"], 1, "did you mean 'x'"),
-        (["model.name=mpl"], 2, "known: cnn, mlp"),
+        (["model.name=mpl"], 2, "did you mean 'mlp'"),
         (["model.hiden=[3]"], 2, "did you mean model.hidden"),
         (["model.num_classes=2"], 1, r"label must lie in \[0, 2\)"),
         (["data.batch_size=0"], 2, "data.batch_size"),
