@@ -7,6 +7,7 @@ from hpc_train.data.loader import Loader, Samples
 from hpc_train.data.order import VERSION as ORDER_VERSION
 from hpc_train.data.order import Order, auto_window, make_order
 from hpc_train.data.order.partners import partners
+from hpc_train.data.windows import Windows
 
 __all__ = [
     "ORDER_VERSION",
@@ -14,6 +15,7 @@ __all__ = [
     "Loader",
     "Order",
     "Samples",
+    "Windows",
     "auto_window",
     "make_order",
     "open_dataset",

@@ -43,15 +43,14 @@ class Damage:
                 if part.key[0] in bad_shards:
                     raise bad_shards[part.key[0]]
                 self._check_shard(part.key[0], bad_shards)
-                ids = request.ids[part.places]
-                self._reader.read(ids, self._reader.buffers(len(ids)))
+                self._reader.probe(part)
             except DataError as error:
                 self._tell(part.key, error)
         # another thread may have found it in the meantime
         return any(part.key in self._blocks for part in request.parts)
 
     def leave_out(self, ids: Ids, *, halves: bool) -> Ids:
-        """Those of `ids` that do not lie in a bad block; by `halves`, both of a pair or none.
+        """Those of `ids` with no row in a bad block; by `halves`, both of a pair or none.
 
         Args:
             ids: samples, shape (n,).
@@ -61,7 +60,8 @@ class Damage:
             return ids
         keep = np.ones(len(ids), bool)
         for part in self._reader.locate(ids).parts:
-            keep[part.places] = part.key not in self._blocks
+            if part.key in self._blocks:
+                keep[part.places // self._reader.span] = False
         if halves:
             own, other = np.split(keep, 2)
             keep = np.tile(own & other, 2)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hpc_train.data.blocks import Blocks, Extent
 from hpc_train.data.index import NAME, FieldInfo, Index
 from hpc_train.data.scan import cached_scan
+from hpc_train.data.windows import Windows
 from hpc_train.errors import DataError, unknown
 from hpc_train.world import Group, on_coordinator
 
@@ -31,6 +32,8 @@ class Dataset:
     Attributes:
         name: how the user called it.
         root: the folder that shards are relative to.
+        start, stop: rows of the shards; each is a sample, unless there are `windows`.
+        windows: samples are windows of these rows.
     """
 
     name: str
@@ -38,16 +41,22 @@ class Dataset:
     index: Index
     start: int
     stop: int
+    windows: Windows | None = None
 
     @property
     def num_samples(self) -> int:
         """Number of samples."""
-        return self.stop - self.start
+        rows = self.stop - self.start
+        return rows if self.windows is None else self.windows.count(rows)
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
-        """The fields of a sample."""
-        return self.index.fields
+        """The fields of a sample; of a window, as inputs and targets have them."""
+        fields = self.index.fields
+        if self.windows is None:
+            return fields
+        rows = self.windows.rows
+        return {name: replace(info, shape=(rows, *info.shape)) for name, info in fields.items()}
 
     @property
     def sample_bytes(self) -> int:
@@ -55,7 +64,7 @@ class Dataset:
         return sum(info.sample_bytes for info in self.fields.values())
 
     def extents(self) -> list[Extent]:
-        """The rows of each shard that belong to it, in the order of samples."""
+        """The rows of each shard that belong to it, in order."""
         found, base = [], 0
         for number, shard in enumerate(self.index.shards):
             first, stop = max(self.start - base, 0), min(self.stop - base, shard.samples)
@@ -65,8 +74,9 @@ class Dataset:
         return found
 
     def blocks(self) -> Blocks:
-        """What is read together."""
-        return Blocks(self.extents())
+        """The samples that are read together."""
+        extents = self.extents()
+        return Blocks(extents if self.windows is None else self.windows.extents(extents))
 
     def path(self, shard: int) -> Path:
         """The file of a shard."""
@@ -89,6 +99,7 @@ class Dataset:
             "root": str(self.root),
             "index": self.index.to_json(),
             "range": [self.start, self.stop],
+            "windows": None if self.windows is None else asdict(self.windows),
         }
 
     @classmethod
@@ -96,16 +107,20 @@ class Dataset:
         """What `describe` told of."""
         index = Index.from_json(description["index"], description["name"])
         start, stop = description["range"]
-        return cls(description["name"], Path(description["root"]), index, start, stop)
+        windows = Windows(**description["windows"]) if description["windows"] else None
+        return cls(description["name"], Path(description["root"]), index, start, stop, windows)
 
 
-def open_dataset(name: str, fields: Sequence[str], block_rows: int) -> Dataset:
+def open_dataset(
+    name: str, fields: Sequence[str], block_rows: int, windows: Windows | None = None
+) -> Dataset:
     """The data set that a user calls `name`, with the fields `fields`.
 
     Args:
         name: as described at the top of this file.
         fields: names of the HDF5 datasets that are needed.
         block_rows: rows that are read together where a file is not chunked.
+        windows: what a sample is, if it is not a row.
 
     Raises:
         DataError: if it is missing, empty, unreadable, or lacks a field.
@@ -125,15 +140,23 @@ def open_dataset(name: str, fields: Sequence[str], block_rows: int) -> Dataset:
         raise DataError(
             f"range must lie within the {index.num_samples} samples there are", where=name
         )
-    dataset = Dataset(name, root.absolute(), index, start, stop)
+    dataset = Dataset(name, root.absolute(), index, start, stop, windows)
     dataset.require(fields)
+    if windows is not None:
+        windows.check(stop - start, name)
     return dataset
 
 
-def share_dataset(group: Group, name: str, fields: Sequence[str], block_rows: int) -> Dataset:
+def share_dataset(
+    group: Group,
+    name: str,
+    fields: Sequence[str],
+    block_rows: int,
+    windows: Windows | None = None,
+) -> Dataset:
     """`open_dataset` on rank 0 for all: thousands of ranks do not open thousands of files."""
     return Dataset.from_description(
-        on_coordinator(group, lambda: open_dataset(name, fields, block_rows).describe())
+        on_coordinator(group, lambda: open_dataset(name, fields, block_rows, windows).describe())
     )
 
 

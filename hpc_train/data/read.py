@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Part:
-    """Samples of one block (or shard): their places in the batch and rows, each of shape (n,)."""
+    """Rows of one block (or shard): their places in the batch and numbers, each of shape (n,)."""
 
     key: Key
     places: Ids
@@ -56,8 +56,8 @@ class Request:
 
     Attributes:
         ids: the samples, shape (n,).
-        shards, rows: where each is, shape (n,).
-        parts: them by block, in the order of (shard, number).
+        shards, rows: where each of their rows is, shape (n,), or (n * span,) for windows.
+        parts: the rows by block, in the order of (shard, number).
         skipped: how many more there would be if they could be read.
     """
 
@@ -87,7 +87,8 @@ class Reader:
 
     def __init__(self, dataset: Dataset, fields: Sequence[str], cache_bytes: int) -> None:
         self._dataset = dataset
-        self._fields = {name: dataset.fields[name] for name in fields}
+        self._fields = {name: dataset.index.fields[name] for name in fields}
+        self._windows = dataset.windows
         self.cache = Cache(cache_bytes)
         self.lock = threading.RLock()  # of the cache, the open files and the counter
         self._loading: dict[Key, Future[Block]] = {}
@@ -99,13 +100,20 @@ class Reader:
             self._ends - [extent.size for extent in extents]
         )
         self._rows = np.array([extent.block_rows for extent in extents], np.int64)
+        self.span = 1 if self._windows is None else self._windows.span  # rows of a sample
         self._row_bytes = sum(info.sample_bytes for info in self._fields.values())
         self.bytes_read = 0
 
     def buffers(self, size: int) -> Arrays:
-        """Empty arrays for `size` samples, of shape (size, *field shape), in native byte order."""
+        """Empty arrays for `size` samples, of shape (size, *field shape), in native byte order.
+
+        Those of windows are of shape (size, span, *field shape).
+        """
+        return self._empty((size,) if self._windows is None else (size, self.span))
+
+    def _empty(self, front: tuple[int, ...]) -> Arrays:
         return {
-            name: np.empty((size, *info.shape), np.dtype(info.dtype).newbyteorder("="))
+            name: np.empty((*front, *info.shape), np.dtype(info.dtype).newbyteorder("="))
             for name, info in self._fields.items()
         }
 
@@ -115,8 +123,9 @@ class Reader:
 
     def locate(self, ids: Ids) -> Request:
         """Where the samples `ids` (n,) are."""
-        extent = np.searchsorted(self._ends, ids, side="right")
-        shard, row = self._shard[extent], ids + self._shift[extent]
+        rows = ids if self._windows is None else self._windows.rows_of(ids)
+        extent = np.searchsorted(self._ends, rows, side="right")
+        shard, row = self._shard[extent], rows + self._shift[extent]
         number = row // self._rows[extent]
         by_block = np.lexsort((number, shard))
         change = np.flatnonzero((np.diff(shard[by_block]) != 0) | (np.diff(number[by_block]) != 0))
@@ -151,6 +160,17 @@ class Reader:
         for name in self._fields:
             self._attempt(shard, name, (0, 1), lambda route: route.name)
 
+    def probe(self, part: Part) -> None:
+        """Read the rows of one block, and forget them.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+        count = len(part.rows)
+        alone = Part(part.key, np.arange(count), part.rows)
+        shards = np.full(count, part.key[0], np.int64)
+        self.gather(Request(part.rows, shards, part.rows, [alone]), self._empty((count,)))
+
     def fetch(self, key: Key) -> None:
         """Have a block in memory, for `gather` to find.
 
@@ -168,7 +188,8 @@ class Reader:
         Raises:
             DataError: if they cannot be read.
         """
-        targets = {name: _as_bytes(into[name], len(request.ids)) for name in self._fields}
+        size, num_rows = len(request.ids), len(request.rows)
+        targets = {name: _as_bytes(into[name][:size], num_rows) for name in self._fields}
         by_blocks = {}
         for part in request.parts:
             shard = part.key[0]
@@ -302,11 +323,10 @@ def _told(error: Exception) -> str:
     return f"{text} (errno {code})" if code and f"rrno {code}" not in text else text
 
 
-def _as_bytes(array: NDArray[Any], size: int) -> Rows:
-    """The first `size` rows of an array as bytes, shape (size, bytes of a row)."""
-    part = array[:size]
-    row_bytes = part.itemsize * int(np.prod(part.shape[1:], dtype=np.int64))
-    return part.reshape(-1).view(np.uint8).reshape(size, row_bytes)
+def _as_bytes(array: NDArray[Any], num_rows: int) -> Rows:
+    """An array of `num_rows` rows as bytes, shape (num_rows, bytes of a row)."""
+    row_bytes = array.nbytes // max(1, num_rows)
+    return array.reshape(-1).view(np.uint8).reshape(num_rows, row_bytes)
 
 
 def _take(rows: Rows, wanted: Ids, target: Rows, places: Ids) -> None:

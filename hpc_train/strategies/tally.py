@@ -67,13 +67,9 @@ class Total:
         """Mean loss of the global batch; NaN if all weights are 0."""
         return self.loss / self.weight if self.weight else float("nan")
 
-    def means(self) -> dict[str, float]:
-        """The metrics, as means over the weights."""
-        return {n: s / self.weight if self.weight else float("nan") for n, s in self.sums.items()}
-
 
 class Layout:
-    """Where each entry of the tally lies, for given metrics and number of ranks."""
+    """Where each entry of the tally lies, for given names of sums and number of ranks."""
 
     def __init__(self, metrics: Sequence[str], num_ranks: int) -> None:
         self.metrics = tuple(metrics)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from hpc_train.errors import ConfigError, DataError
+from hpc_train.tasks.scores import Scores
 from hpc_train.tasks.task import Losses, Supervised, TensorBatch
 
 
 class Classification(Supervised):
-    """Cross-entropy of class scores, and accuracy.
+    """Cross-entropy of class scores, and metrics of classes.
 
     Args:
         class_weights: weight of each class, >= 0, shape (num_classes,); None for 1 each. The loss
@@ -22,13 +23,19 @@ class Classification(Supervised):
         label_smoothing: part of each label that is spread evenly over all classes in training, in
             [0, 1): Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7.
             Evaluations have the plain cross-entropy.
+        metrics: which are measured: accuracy, top_K, f1_macro, f1_micro, confusion.
+        num_classes: how many classes there are, for the last three.
     """
 
-    metrics = ("accuracy",)
-
     def __init__(
-        self, class_weights: list[float] | None = None, label_smoothing: float = 0.0
+        self,
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        metrics: Sequence[str] = ("accuracy",),
+        num_classes: int | None = None,
     ) -> None:
+        self._scores = Scores(metrics, num_classes)
+        self.metrics, self.sums = self._scores.metrics, self._scores.sums
         self._label_smoothing = label_smoothing
         if class_weights is not None and not _are_weights(class_weights):
             raise ConfigError(
@@ -54,16 +61,19 @@ class Classification(Supervised):
         values = functional.cross_entropy(
             scores, labels, reduction="none", label_smoothing=smoothing
         )
-        right = (scores.argmax(1) == labels).to(values.dtype)
         if self._class_weights is None:
-            return Losses(values, sums={"accuracy": right.sum()})
+            return Losses(values, sums=self._scores.sum_up(scores.detach(), labels, None))
         if len(self._class_weights) != scores.shape[1]:
             raise ConfigError(
                 f"task.class_weights must hold one weight for each of the {scores.shape[1]} "
                 f"classes (weights: {len(self._class_weights)})"
             )
         weights = self._class_weights.to(values)[labels]
-        return Losses(values, weights, {"accuracy": (right * weights).sum()})
+        return Losses(values, weights, self._scores.sum_up(scores.detach(), labels, weights))
+
+    def summarize(self, weight: float, loss: float, sums: Mapping[str, float]) -> dict[str, float]:
+        """The metrics that follow from totals."""
+        return self._scores.values(weight, sums)
 
     def predict(self, outputs: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """The likeliest class, shape (n,), and probabilities, shape (n, num_classes)."""

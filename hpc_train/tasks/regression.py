@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from torch import nn
 
 from hpc_train.errors import DataError
@@ -9,9 +12,10 @@ from hpc_train.tasks.task import Losses, Supervised, TensorBatch
 
 
 class Regression(Supervised):
-    """Mean squared error per sample, and the mean absolute error as a metric."""
+    """Mean squared error per sample; the metrics are mae, and R squared over all values."""
 
-    metrics = ("mae",)
+    metrics = ("mae", "r2")
+    sums = ("mae", "target", "target_square")
 
     def losses(self, model: nn.Module, batch: TensorBatch) -> Losses:
         """Squared error per sample, averaged over all axes but the first."""
@@ -29,4 +33,15 @@ class Regression(Supervised):
         squares, sizes = error.square(), error.abs()
         if target.dim() > 1:
             squares, sizes = squares.mean(1), sizes.mean(1)
-        return Losses(squares, sums={"mae": sizes.sum()})
+        wide = target.detach().double().reshape(len(target), -1)
+        moments = {"target": wide.mean(1).sum(), "target_square": wide.square().mean(1).sum()}
+        return Losses(squares, sums={"mae": sizes.sum(), **moments})
+
+    def summarize(self, weight: float, loss: float, sums: Mapping[str, float]) -> dict[str, float]:
+        """Mean absolute error, and 1 - mean squared error / variance of the targets."""
+        if not weight:
+            return {"mae": math.nan, "r2": math.nan}
+        mean = sums["target"] / weight
+        variance = sums["target_square"] / weight - mean * mean
+        r2 = 1 - loss / weight / variance if variance > 0 else math.nan
+        return {"mae": sums["mae"] / weight, "r2": r2}

@@ -78,8 +78,8 @@ class Losses:
         values: loss of each sample, shape (n,).
         weights: weight of each sample, shape (n,), >= 0; None for 1 each. A sample of sequences
             that counts tokens has the number of its tokens.
-        sums: metrics as sums of weight times value over the samples, each a scalar; they are
-            reported divided by the sum of weights.
+        sums: metrics as sums of weight times value over the samples, each a scalar or of shape
+            (k,); they are reported divided by the sum of weights, see `Task`.
     """
 
     values: torch.Tensor
@@ -112,7 +112,12 @@ def is_due(phase: Phase, number: int) -> bool:
 
 
 class Task(Protocol):
-    """What is learned."""
+    """What is learned.
+
+    A task whose metrics are no means has two more attributes: `sums`, the names of the sums that
+    its losses hold (a sum of shape (k,) called s stands for s_0 .. s_k-1), and
+    `summarize(weight, loss, sums)`, a pure function from the totals over all samples to metrics.
+    """
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -120,7 +125,7 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> Sequence[str]:
-        """Names of the metric sums that the losses hold, the same for every batch."""
+        """Names of what is reported: the sums of the losses, unless there are `sums`."""
 
 
 class Supervised:
@@ -151,11 +156,34 @@ class Supervised:
         return outputs.mean(0)
 
 
+def sums_of(task: Task) -> Sequence[str]:
+    """Names of the sums that the losses of a task hold, the same for every batch."""
+    names: Sequence[str] = getattr(task, "sums", task.metrics)
+    return names
+
+
+def summarized(
+    task: Task, weight: float, loss: float, sums: Mapping[str, float]
+) -> dict[str, float]:
+    """The metrics of a task: means over the weights, unless it says otherwise.
+
+    Args:
+        task: what is learned.
+        weight, loss, sums: totals over all samples, of their weights, weight times loss, and of
+            each of `sums_of(task)`.
+    """
+    summarize = getattr(task, "summarize", None)
+    if summarize is not None:
+        found: dict[str, float] = summarize(weight, loss, sums)
+        return found
+    return {n: s / weight if weight else float("nan") for n, s in sums.items()}
+
+
 def check_losses(losses: Losses, size: int) -> None:
     """Check the shapes that the contract asks for.
 
     Raises:
-        HpcTrainError: if losses or weights are not of shape (size,), or a sum is not a scalar.
+        HpcTrainError: if losses or weights are not of shape (size,), or a sum has two axes.
     """
     if not isinstance(losses, Losses):
         raise HpcTrainError(
@@ -170,9 +198,9 @@ def check_losses(losses: Losses, size: int) -> None:
                 hint="use reduction='none', and average over all axes but the first",
             )
     for name, value in losses.sums.items():
-        if not isinstance(value, torch.Tensor) or value.dim() != 0:
+        if not isinstance(value, torch.Tensor) or value.dim() > 1:
             shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             raise HpcTrainError(
-                f"sums of a task must be tensors of one number ({name}: {shape})",
+                f"sums of a task must be tensors of one number, or of one axis ({name}: {shape})",
                 hint="sum over the samples of the batch, by .sum()",
             )

@@ -21,7 +21,7 @@ from hpc_train.optim.groups import norms_and_biases, unmatched
 from hpc_train.plan import Every
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
-from hpc_train.tasks import TASKS, Phase, Reinforcement, Task
+from hpc_train.tasks import TASKS, Phase, Reinforcement, Task, sums_of
 from hpc_train.train.device import ready_device, set_threads
 from hpc_train.train.episodes import Episodes, Playing
 from hpc_train.train.feed import Feed
@@ -33,7 +33,7 @@ from hpc_train.train.player import Player, Replayed
 from hpc_train.train.rereading import rereading
 from hpc_train.train.sampling import training_orders
 from hpc_train.train.source import Source
-from hpc_train.train.survey import Survey, needed_fields, survey
+from hpc_train.train.survey import Survey, needed_fields, scale_of, survey, targets_of, windows_of
 from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import Needs, make_techniques, mixing
 from hpc_train.train.techniques.augmentation import pipelines
@@ -112,11 +112,11 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
         _warn(config, plan, datasets["train"], comm.world.size)
     config = _resolved(config, plan)
     feed = _feed(config, device)
-    task = together(comm, lambda: make_task(config))
+    task = together(comm, lambda: make_task(config, plan.num_outputs))
     network = together(comm, lambda: make_network(config, plan, model, feed, datasets["train"]))
     learners = together(comm, lambda: make_learners(config, task, network))
     scheduler = make_scheduler(config, comm.members, plan.num_batches)
-    layout = Layout(list(task.metrics), comm.world.size)
+    layout = Layout(list(sums_of(task)), comm.world.size)
     strategy = make_strategy(
         config.strategy.name, comm, network, learners, layout, scheduler, make_options(config)
     )
@@ -162,7 +162,13 @@ def open_datasets(config: Config, comm: Comm) -> dict[str, Dataset]:
         names = _dataset_names(config).items()
         return together(comm, lambda: {k: played_dataset(config, k, name) for k, name in names})
     return {
-        kind: share_dataset(comm, name, needed_fields(config, kind), config.data.block_rows)
+        kind: share_dataset(
+            comm,
+            name,
+            needed_fields(config, kind),
+            config.data.block_rows,
+            windows_of(config, kind),
+        )
         for kind, name in _dataset_names(config).items()
     }
 
@@ -173,11 +179,12 @@ def _dataset_names(config: Config) -> dict[str, str]:
     return {kind: name for kind, name in names.items() if name is not None}
 
 
-def make_task(config: Config) -> Task:
-    """The task that the configuration names."""
+def make_task(config: Config, num_classes: int | None = None) -> Task:
+    """The task that the configuration names, offered the classes that the data have."""
     section = config.task
     kind = find("task", section.name, TASKS)
-    offered = {"seed": config.run.seed, **_offered(config, kind)}
+    num_classes = config.model.arguments.get("num_classes", num_classes)
+    offered = {"seed": config.run.seed, "num_classes": num_classes, **_offered(config, kind)}
     task: Task = kind(**bind("task", kind, section.arguments, offered))
     for what in ("phases", "metrics"):
         if not hasattr(task, what):
@@ -218,7 +225,12 @@ def open_alone(config: Config) -> dict[str, Dataset]:
     if is_played(config):
         return {k: played_dataset(config, k, name) for k, name in _dataset_names(config).items()}
     return {
-        kind: open_dataset(name, needed_fields(config, kind), config.data.block_rows)
+        kind: open_dataset(
+            name,
+            needed_fields(config, kind),
+            config.data.block_rows,
+            windows_of(config, kind),
+        )
         for kind, name in _dataset_names(config).items()
     }
 
@@ -231,7 +243,7 @@ def preflight(config: Config, num_ranks: int) -> Survey:
     """
     config = resolve_fields(config)
     plan = survey(config, open_alone(config), num_ranks)
-    make_task(config)
+    make_task(config, plan.num_outputs)
     pipelines(config)
     mixing.make(config)
     if config.device.name == "cuda" and not torch.cuda.is_available():
@@ -310,12 +322,13 @@ def _feed(config: Config, device: torch.device) -> Feed:
     data = config.data
     return Feed(
         inputs=data.inputs,
-        targets=data.targets or [],
+        targets=targets_of(config),
         device=device,
         dtype=DTYPES[config.precision.dtype],
-        scale=data.scale,
+        scale=scale_of(config),
         micro_batch_size=data.micro_batch_size,
         half=HALVES.get(config.precision.autocast),
+        windows=windows_of(config),
     )
 
 

@@ -21,7 +21,7 @@ from hpc_train.data import Dataset, Loader, make_order
 from hpc_train.errors import ConfigError, UsageError
 from hpc_train.plan import Batch, Work
 from hpc_train.strategies import Layout
-from hpc_train.tasks import Phase, Task
+from hpc_train.tasks import Phase, Task, summarized, sums_of
 from hpc_train.train import state
 from hpc_train.train.build import DTYPES, make_task, open_alone
 from hpc_train.train.feed import Feed
@@ -29,7 +29,7 @@ from hpc_train.train.network import make_model
 from hpc_train.train.played import is_played
 from hpc_train.train.saving import make_store
 from hpc_train.train.step import measure
-from hpc_train.train.survey import needed_fields, survey
+from hpc_train.train.survey import needed_fields, scale_of, survey, targets_of, windows_of
 from hpc_train.train.weights import final_weights
 
 _PORTION = 256  # samples that are evaluated at once
@@ -103,14 +103,15 @@ class Plain:
         self.ranges = _ranges(found)
         self.quantize = "static" if self.ranges else "none"
         self._window = plan.window
-        self._task: Task = make_task(config)
+        self._task: Task = make_task(config, plan.num_outputs)
         self._feed = Feed(
             inputs=config.data.inputs,
-            targets=config.data.targets or [],
+            targets=targets_of(config),
             device=torch.device("cpu"),
             dtype=torch.float32,
-            scale=config.data.scale,
+            scale=scale_of(config),
             micro_batch_size=None,
+            windows=windows_of(config),
         )
 
     @property
@@ -156,9 +157,10 @@ class Plain:
         phase: Phase = self._task.phases[0]
         with self._loader(kind) as loader:
             tally = measure(model, phase, self._feed, map(loader.read, _works(count)))
-        layout = Layout(list(self._task.metrics), 1)
+        layout = Layout(list(sums_of(self._task)), 1)
         found = layout.unpack(layout.pack(tally, 0, None))
-        return {"loss": found.mean_loss, **found.means()}
+        metrics = summarized(self._task, found.weight, found.loss, found.sums)
+        return {"loss": found.mean_loss, **metrics}
 
 
 def compress(plain: Plain, wish: Wish, path: Path) -> Report:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from hpc_train.data import Samples
 from hpc_train.plan import Batch, Work
-from hpc_train.strategies import Layout, Tally
+from hpc_train.strategies import Layout, Tally, Total
+from hpc_train.tasks import Task, summarized, sums_of
 from hpc_train.train.build import Parts
 from hpc_train.train.source import Source
 from hpc_train.train.step import check_metrics, measure
@@ -36,15 +37,20 @@ def evaluate(parts: Parts, kind: str) -> dict[str, float]:
 
     def part() -> Tally:
         tally = measure(parts.model, phase, parts.feed, _samples(loader, start, stop, size))
-        check_metrics(tally, parts.task.metrics)
+        check_metrics(tally, sums_of(parts.task))
         return tally
 
     tally = together(parts.comm, part)
-    layout = Layout(list(parts.task.metrics), world.size)
+    layout = Layout(list(sums_of(parts.task)), world.size)
     result = layout.unpack(parts.comm.sum(layout.pack(tally, world.rank, None)))
     if result.skipped and world.is_coordinator:
         logger.warning("%s: %d samples were skipped: they cannot be read", kind, result.skipped)
-    return {"loss": result.mean_loss, **result.means()}
+    return {"loss": result.mean_loss, **measured(parts.task, result)}
+
+
+def measured(task: Task, total: Total) -> dict[str, float]:
+    """The metrics of a task that follow from the sums of all ranks."""
+    return summarized(task, total.weight, total.loss, total.sums)
 
 
 def _samples(loader: Source, start: int, stop: int, size: int) -> Iterator[Samples]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpc_train.data import Samples
+from hpc_train.data import Samples, Windows
 from hpc_train.tasks import TensorBatch
 
 
@@ -25,6 +25,7 @@ class Feed:
         micro_batch_size: most samples of a part; None for all at once.
         half: the numbers in which the model computes where torch holds it to be safe, bfloat16 or
             float16; None for `dtype` throughout.
+        windows: samples are windows, whose first rows are inputs and whose last ones targets.
     """
 
     inputs: Sequence[str]
@@ -34,6 +35,7 @@ class Feed:
     scale: float | str
     micro_batch_size: int | None
     half: torch.dtype | None = None
+    windows: Windows | None = None
 
     def autocast(self) -> AbstractContextManager[object]:
         """Around each forward pass: lets it compute in `half`."""
@@ -73,12 +75,16 @@ class Feed:
         return self.scale != "none" and (self.scale != "auto" or dtype == "uint8")
 
     def _input(self, array: NDArray[np.generic]) -> torch.Tensor:
+        if self.windows is not None:
+            array = array[:, : self.windows.rows]
         tensor = _tensor(array).to(self.device)
         if not self.is_scaled(array.dtype.name):
             return tensor.to(self.dtype if tensor.is_floating_point() else torch.int64)
         return tensor.to(self.dtype) * (1 / 255 if self.scale == "auto" else float(self.scale))
 
     def _target(self, array: NDArray[np.generic]) -> torch.Tensor:
+        if self.windows is not None:
+            array = array[:, self.windows.shift :]
         tensor = _tensor(array).to(self.device)
         return tensor.to(self.dtype if tensor.is_floating_point() else torch.int64)
 

@@ -23,13 +23,13 @@ from hpc_train.plan import Batch, Course, Every, Plan, Segment, Work, segments
 from hpc_train.record import Stopwatch, phase
 from hpc_train.stop import StopFlag
 from hpc_train.strategies import Learner, Outcome, ParameterServer, Tally
-from hpc_train.tasks import Phase
+from hpc_train.tasks import Phase, sums_of
 from hpc_train.tasks.task import is_due
 from hpc_train.train import state
 from hpc_train.train.build import Parts
 from hpc_train.train.central import Central
 from hpc_train.train.device import peak_bytes
-from hpc_train.train.evaluation import evaluate
+from hpc_train.train.evaluation import evaluate, measured
 from hpc_train.train.figures import Figures, step_record
 from hpc_train.train.place import Place
 from hpc_train.train.saving import Saving
@@ -197,7 +197,7 @@ class Loop:
                 with parts.techniques.stepping():
                     samples = samples or parts.loaders["train"].get(work)
                     tally = compute(parts, part, samples, work)
-                    check_metrics(tally, parts.task.metrics)
+                    check_metrics(tally, sums_of(parts.task))
                     learner.gather()
                     parts.techniques.gradients(learner, tally)
                     tally.digest, tally.skipped = samples.digest, samples.skipped
@@ -277,7 +277,7 @@ class Loop:
             self.figures.add_up(before, total.busy_seconds)
         self.figures.add(work.batch.size, elapsed, total.skipped)
         told = step_record(outcomes, [learner for _, learner in due], work.batch.size, elapsed)
-        told["metrics"] = {**total.means(), **self.parts.techniques.report()}
+        told["metrics"] = {**measured(self.parts.task, total), **self.parts.techniques.report()}
         told["seconds"] = {name: round(value, 6) for name, value in seconds.items()}
         told["peak_memory_bytes"] = peak_bytes(self.parts.device)
         self._record({**told, "lr": self.parts.learners[0].rate, **more}, work)

@@ -54,6 +54,8 @@ def bind_model(config: Config, plan: Survey) -> Callable[[], Any]:
     offered: dict[str, object] = {"input_shape": plan.input_shape}
     if plan.num_outputs is not None:
         offered["num_classes"] = plan.num_outputs
+    if plan.num_tokens is not None:
+        offered["num_tokens"] = plan.num_tokens
     builder = find("model", section.name, MODELS)
     return partial(builder, **bind("model", builder, section.arguments, offered))
 

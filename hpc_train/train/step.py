@@ -46,8 +46,9 @@ class Sums:
         """The sums as a tally; waits for the device."""
         if not self._sums:
             return Tally()
-        names = list(self._sums)
-        values = dict(zip(names, torch.stack(list(self._sums.values())).tolist(), strict=True))
+        flat = [name for key, value in self._sums.items() for name in _names(key, value)]
+        numbers = torch.cat([value.reshape(-1) for value in self._sums.values()])
+        values = dict(zip(flat, numbers.tolist(), strict=True))
         tally = Tally(weight=values.pop("weight"), loss=values.pop("loss"), sums=values)
         tally.samples = self._samples
         if not math.isfinite(tally.loss):
@@ -55,8 +56,13 @@ class Sums:
         return tally
 
 
+def _names(key: str, value: torch.Tensor) -> list[str]:
+    """What the numbers of a sum are called."""
+    return [f"{key}_{place}" for place in range(len(value))] if value.dim() else [key]
+
+
 def check_metrics(tally: Tally, metrics: Sequence[str]) -> None:
-    """Check that a task announced the metrics that its losses hold.
+    """Check that a task announced the sums that its losses hold.
 
     Raises:
         HpcTrainError: naming the one that it did not.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpc_train.config import Config
-from hpc_train.data import Dataset, auto_window
+from hpc_train.data import Dataset, Windows, auto_window
 from hpc_train.data.index import FieldInfo
 from hpc_train.errors import ConfigError, DataError
 from hpc_train.plan import Course, Plan
@@ -25,6 +25,7 @@ class Survey:
         plan: who gets how many samples.
         input_shape: shape of the (first) input of one sample.
         num_outputs: classes of the target, or its values per sample.
+        num_tokens: different values of the (first) input, if it is left integer.
         warnings: what is allowed and yet strange.
     """
 
@@ -35,6 +36,7 @@ class Survey:
     input_shape: tuple[int, ...]
     num_outputs: int | None
     warnings: tuple[str, ...]
+    num_tokens: int | None = None
 
 
 def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> Survey:
@@ -79,19 +81,68 @@ def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> S
         input_shape=train.fields[data.inputs[0]].shape,
         num_outputs=_num_outputs(config, train),
         warnings=tuple(_warnings(config, train, plan)),
+        num_tokens=_num_tokens(config, train),
     )
 
 
 def needed_fields(config: Config, kind: str | None = None) -> list[str]:
     """The fields of a sample that the run reads; of the data set `kind` also those for sampling."""
     more = sampling_fields(config) if kind == "train" else []
-    return list(dict.fromkeys([*config.data.inputs, *(config.data.targets or []), *more]))
+    return list(dict.fromkeys([*config.data.inputs, *targets_of(config), *more]))
+
+
+def targets_of(config: Config) -> list[str]:
+    """The fields that are targets; what comes next is of the inputs themselves."""
+    if config.data.targets:
+        return config.data.targets
+    return config.data.inputs if config.task.name == "next_token" else []
+
+
+def windows_of(config: Config, kind: str = "train") -> Windows | None:
+    """What a sample of a data set is, if it is not a row.
+
+    Windows of validation and test data lie side by side, so that each target counts once.
+
+    Raises:
+        ConfigError: if windows are half described.
+    """
+    data, is_next = config.data, config.task.name == "next_token"
+    if data.window is not None:
+        shift = int(is_next) if data.shift is None else data.shift
+        stride = data.stride if kind == "train" and data.stride else data.window
+        return Windows(data.window, stride, shift)
+    for key, value in (("stride", data.stride), ("shift", data.shift)):
+        if value is not None:
+            raise ConfigError(
+                f"data.{key} needs data.window (data.{key}: {value})", where=f"data.{key}"
+            )
+    if is_next and not data.targets:
+        raise ConfigError(
+            "task next_token needs data.window, or data.targets",
+            where="data.window",
+            hint="with data.window=64, samples are 64 rows, their targets the rows after each",
+        )
+    return None
+
+
+def scale_of(config: Config) -> float | str:
+    """The factor on inputs; tokens that shall tell the next one have none."""
+    scale = config.data.scale
+    return "none" if scale == "auto" and config.task.name == "next_token" else scale
+
+
+def _num_tokens(config: Config, train: Dataset) -> int | None:
+    info, scale = train.fields[config.data.inputs[0]], scale_of(config)
+    is_scaled = scale != "none" and (scale != "auto" or info.dtype == "uint8")
+    if is_scaled or not info.dtype.startswith(("int", "uint")):
+        return None
+    return info.num_classes
 
 
 def _num_outputs(config: Config, train: Dataset) -> int | None:
-    if not config.data.targets:
+    if not targets_of(config):
         return None
-    target = train.fields[config.data.targets[0]]
+    target = train.fields[targets_of(config)[0]]
     if config.task.name == "regression":
         return max(1, target.sample_bytes // max(1, _item_bytes(target)))
     return target.num_classes

@@ -50,7 +50,8 @@ def open_run(folder: Path, which: str = "last") -> Trained:
     config = resolve_fields(load(folder / "config.toml").config)
     saved = make_store(config, folder).choose(which)
     plain = config.model_copy(update={"transfer": Transfer()})  # its weights are in the set
-    model = reshaped(plain, make_model(config, survey(config, open_alone(config), 1)))
-    model = model.to(DTYPES[config.precision.dtype])
+    plan = survey(config, open_alone(config), 1)
+    model = reshaped(plain, make_model(config, plan)).to(DTYPES[config.precision.dtype])
     state.load_model(model, final_weights(saved), str(saved.path))
-    return Trained(config, make_task(config), model.eval(), int(saved.manifest.step))
+    task = make_task(config, plan.num_outputs)
+    return Trained(config, task, model.eval(), int(saved.manifest.step))

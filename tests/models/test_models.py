@@ -7,7 +7,7 @@ from hpc_train.errors import ConfigError
 from hpc_train.models import MODELS, cnn, mlp
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 9), (1, 1, 1), (2, 3, 1)])
 def test_scores_of_every_class_for_any_image(name, shape):
     model = MODELS[name](shape, 7).eval()

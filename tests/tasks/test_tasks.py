@@ -1,12 +1,14 @@
 """Tasks: torch's own losses per sample, and clear errors for what does not fit."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from hpc_train.errors import ConfigError, DataError, HpcTrainError
-from hpc_train.tasks import Classification, Losses, Regression, TensorBatch
+from hpc_train.tasks import Classification, Losses, Regression, TensorBatch, summarized
 from hpc_train.tasks.task import Supervised, check_losses
 
 SCORES = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5], [0.1, 0.2, 0.3], [3.0, 1.0, 1.0]])
@@ -100,7 +102,7 @@ def test_several_inputs_come_as_a_dictionary_and_several_outputs_are_refused():
         (Losses(torch.tensor(1.0)), r"losses of a task must have shape \(4,\)"),
         (Losses(torch.zeros(4, 1)), r"shape: \(4, 1\)"),
         (Losses(torch.zeros(4), torch.ones(1)), "weights of a task must have shape"),
-        (Losses(torch.zeros(4), sums={"hits": torch.zeros(4)}), r"sums of a task .*hits: \(4,\)"),
+        (Losses(torch.zeros(4), sums={"hits": torch.zeros(4, 1)}), r"sums of a task .*\(4, 1\)"),
         (Losses(torch.zeros(4), sums={"hits": 3.0}), r"hits: float"),
         (torch.zeros(4), "must be a Losses object"),
     ],
@@ -117,3 +119,11 @@ def test_a_supervised_task_is_its_only_phase_and_trains_everything():
     assert [name for name, _ in task.parameters(model)] == ["weight", "bias"]
     with pytest.raises(TypeError, match="must define losses"):
         task.losses(model, batch(SCORES, LABELS))
+
+
+def test_metrics_are_means_over_the_weights_and_nan_without_any():
+    class Plain(Supervised):
+        metrics = ("hits",)
+
+    assert summarized(Plain(), 4.0, 10.0, {"hits": 3.0}) == {"hits": 0.75}
+    assert math.isnan(summarized(Plain(), 0.0, 0.0, {"hits": 0.0})["hits"])

@@ -323,7 +323,9 @@ def test_a_parameter_belongs_to_one_phase(tmp_path):
 
 
 class Typo(Classification):
-    metrics = ("acuracy",)
+    def __init__(self):
+        super().__init__()
+        self.sums = ("acuracy",)
 
 
 def test_a_metric_that_was_not_announced_is_named(tmp_path):

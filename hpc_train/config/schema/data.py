@@ -23,6 +23,20 @@ class Data(Section):
     targets: Names | None = Field(
         None, examples=["label"], description="dataset (or several) that it shall predict"
     )
+    window: PositiveInt | None = Field(
+        None, examples=[64], description="a sample is so many rows of a series, such as a text"
+    )
+    stride: PositiveInt | None = Field(
+        None,
+        examples=[1],
+        description="rows from one training window to the next; or data.window",
+    )
+    shift: int | None = Field(
+        None,
+        ge=0,
+        examples=[1],
+        description="rows by which targets lie after inputs; 1 for next_token, else 0",
+    )
     batch_size: PositiveInt = Field(64, description="samples of a global batch, over all ranks")
     micro_batch_size: PositiveInt | None = Field(
         None,
