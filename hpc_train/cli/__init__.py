@@ -27,6 +27,7 @@ COMMANDS = {
     "submit": ("submit", "Hand a run to Slurm."),
     "status": ("status", "Tell how runs are, and their Slurm jobs."),
     "cancel": ("cancel", "Cancel the Slurm job of a run."),
+    "export": ("export", "Write a trained model for plain PyTorch."),
     "sample": ("sample", "Let a generative model make samples."),
     "augment": ("augment", "Draw what augmentations make of training samples."),
     "tune": ("tune", "Search for good settings: many trials in one job."),
