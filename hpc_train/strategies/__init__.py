@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -95,47 +96,15 @@ class Options:
     rounds: Rounds = Rounds()  # noqa: RUF009
 
 
-Build = Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler, Options], Strategy]
+Build = Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler], Strategy]
 
-
-def _allreduce(
-    comm: Comm,
-    model: nn.Module,
-    learners: Sequence[Learner],
-    layout: Layout,
-    scheduler: Scheduler,
-    options: Options,
-) -> Strategy:
-    return AllReduce(comm, model, learners, layout, scheduler, options.collective)
-
-
-def _parameter_server(
-    comm: Comm,
-    model: nn.Module,
-    learners: Sequence[Learner],
-    layout: Layout,
-    scheduler: Scheduler,
-    options: Options,
-) -> Strategy:
-    return ParameterServer(comm, model, learners, layout, scheduler, options.server)
-
-
-def _local_sgd(
-    comm: Comm,
-    model: nn.Module,
-    learners: Sequence[Learner],
-    layout: Layout,
-    scheduler: Scheduler,
-    options: Options,
-) -> Strategy:
-    return LocalSGD(comm, model, learners, layout, scheduler, options.collective, options.rounds)
-
-
-# name -> builder
-STRATEGIES: dict[str, Build] = {
-    "allreduce": _allreduce,
-    "parameter_server": _parameter_server,
-    "local_sgd": _local_sgd,
+# name -> what builds it, as the options say
+STRATEGIES: dict[str, Callable[[Options], Build]] = {
+    "allreduce": lambda options: partial(AllReduce, collective=options.collective),
+    "parameter_server": lambda options: partial(ParameterServer, terms=options.server),
+    "local_sgd": lambda options: partial(
+        LocalSGD, collective=options.collective, rounds=options.rounds
+    ),
 }
 
 
@@ -151,4 +120,4 @@ def make_strategy(
     """The strategy called `name`."""
     if name not in STRATEGIES:
         raise UsageError(unknown("strategy", name, STRATEGIES))
-    return STRATEGIES[name](comm, model, learners, layout, scheduler, options)
+    return STRATEGIES[name](options)(comm, model, learners, layout, scheduler)

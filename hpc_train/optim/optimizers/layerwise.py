@@ -17,7 +17,7 @@ class Layerwise(torch.optim.Optimizer):
         self, weight: torch.Tensor, grad: torch.Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
         """Change one layer's `weight` in place."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define update")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
