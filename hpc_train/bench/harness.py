@@ -88,14 +88,15 @@ def cpu_model(cpu_facts: Path = _CPU_FACTS) -> str:
 
 def circumstances() -> dict[str, Any]:
     """When and where this process measures: date, versions, processor, cores, load, command."""
-    program, *arguments = sys.argv
+    # of paths only the last part: where data lie on one machine is of no use on another
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 2),
         **environment(),
-        "command": [Path(program).name, *arguments],
+        "command": [Path(sys.argv[0]).name, *words],
     }
 
 
