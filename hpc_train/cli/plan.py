@@ -67,7 +67,7 @@ def _facts(config: Config, plan: Survey, ranks: int) -> dict[str, Any]:
 def _rates(config: Config, plan: Survey) -> Curve:
     """The learning rate over the run, as `[optimizer]` and its curve say."""
     from hpc_train.observe.curve import Curve
-    from hpc_train.train.build import make_rates
+    from hpc_train.train.learning import make_rates
 
     rates = make_rates(config, plan)
     return Curve.sample(lambda batch: config.optimizer.lr * rates.factor(batch), plan.num_batches)

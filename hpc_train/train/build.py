@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,22 +12,19 @@ from torch import nn
 
 from hpc_train.comm import Comm
 from hpc_train.config import Config
-from hpc_train.config.schema.optimizer import PhaseOptimizer
-from hpc_train.data import Dataset, Loader, Order, make_order, open_dataset, partners, share_dataset
-from hpc_train.errors import ConfigError, unknown
-from hpc_train.optim import Grouping, LearningRate, Settings, Shape, batch_scale
-from hpc_train.optim.groups import norms_and_biases, unmatched
-from hpc_train.plan import Every
+from hpc_train.data import Dataset, Loader, Order, make_order, partners
+from hpc_train.optim import LearningRate
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
-from hpc_train.tasks import TASKS, Phase, Reinforcement, Task, sums_of
+from hpc_train.tasks import Phase, Reinforcement, Task, sums_of
+from hpc_train.train.datasets import open_alone, open_datasets
 from hpc_train.train.device import ready_device, set_threads
 from hpc_train.train.episodes import Episodes, Playing
 from hpc_train.train.feed import Feed
-from hpc_train.train.names import bind, find
+from hpc_train.train.learning import make_learners, make_rates, make_task
 from hpc_train.train.network import bind_model, make_network
 from hpc_train.train.options import make_options
-from hpc_train.train.played import environment_of, is_played, played_dataset, resolve_fields
+from hpc_train.train.played import environment_of, is_played, resolve_fields
 from hpc_train.train.player import Player, Replayed
 from hpc_train.train.rereading import rereading
 from hpc_train.train.sampling import training_orders
@@ -37,8 +33,6 @@ from hpc_train.train.survey import Survey, needed_fields, scale_of, survey, targ
 from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import Needs, make_techniques, mixing
 from hpc_train.train.techniques.augmentation import pipelines
-from hpc_train.train.techniques.transfer import openings
-from hpc_train.train.wanted import check_wanted
 from hpc_train.world import together
 
 logger = logging.getLogger(__name__)
@@ -156,85 +150,6 @@ def _resolved(config: Config, plan: Survey) -> Config:
     )
 
 
-def open_datasets(config: Config, comm: Comm) -> dict[str, Dataset]:
-    """The data sets that the configuration names, by what they are for."""
-    if is_played(config):
-        names = _dataset_names(config).items()
-        return together(comm, lambda: {k: played_dataset(config, k, name) for k, name in names})
-    return {
-        kind: share_dataset(
-            comm,
-            name,
-            needed_fields(config, kind),
-            config.data.block_rows,
-            windows_of(config, kind),
-        )
-        for kind, name in _dataset_names(config).items()
-    }
-
-
-def _dataset_names(config: Config) -> dict[str, str]:
-    data = config.data
-    names = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {kind: name for kind, name in names.items() if name is not None}
-
-
-def make_task(config: Config, num_classes: int | None = None) -> Task:
-    """The task that the configuration names, offered the classes that the data have."""
-    section = config.task
-    kind = find("task", section.name, TASKS)
-    num_classes = config.model.arguments.get("num_classes", num_classes)
-    offered = {"seed": config.run.seed, "num_classes": num_classes, **_offered(config, kind)}
-    task: Task = kind(**bind("task", kind, section.arguments, offered))
-    for what in ("phases", "metrics"):
-        if not hasattr(task, what):
-            raise ConfigError(
-                f'a task must have `{what}` ("{section.name}" has none)',
-                where="task.name",
-                hint="derive it from hpc_train.tasks.task.Supervised",
-            )
-    check_wanted(config, task.metrics)
-    _check_phases(config, [phase.name for phase in task.phases])
-    return task
-
-
-def _check_phases(config: Config, known: Sequence[str]) -> None:
-    """Check that settings for phases are for those that the task has."""
-    for name in config.optimizer.phases:
-        if name not in known:
-            raise ConfigError(unknown("phase", name, known), where=f"optimizer.phases.{name}")
-
-
-def _offered(config: Config, kind: Callable[..., Task]) -> dict[str, object]:
-    """What regularization offers to a task; one that cannot take it is an error."""
-    smoothing = config.regularization.label_smoothing
-    if not smoothing:
-        return {}
-    if "label_smoothing" not in inspect.signature(kind).parameters:
-        raise ConfigError(
-            f'task "{config.task.name}" has no labels to smooth '
-            f"(regularization.label_smoothing: {smoothing})",
-            where="regularization.label_smoothing",
-            hint="leave it out, or give the task an argument label_smoothing",
-        )
-    return {"label_smoothing": smoothing}
-
-
-def open_alone(config: Config) -> dict[str, Dataset]:
-    """`open_datasets` without ranks."""
-    if is_played(config):
-        return {k: played_dataset(config, k, name) for k, name in _dataset_names(config).items()}
-    return {
-        kind: open_dataset(
-            name,
-            needed_fields(config, kind),
-            config.data.block_rows,
-            windows_of(config, kind),
-        )
-        for kind, name in _dataset_names(config).items()
-    }
-
-
 def preflight(config: Config, num_ranks: int) -> Survey:
     """Check all that can be checked without ranks: data, plan, task and model builder.
 
@@ -271,53 +186,6 @@ def make_scheduler(config: Config, members: Sequence[int], num_batches: int) -> 
     return Scheduler(find_policy(section.policy), situation, num_batches)
 
 
-def make_learners(config: Config, task: Task, model: nn.Module) -> list[Learner]:
-    """Arenas and optimizer of each phase."""
-    trained: dict[int, str] = {}
-    for phase in task.phases:
-        for name, parameter in phase.parameters(model):
-            if trained.setdefault(id(parameter), phase.name) != phase.name:
-                raise ConfigError(
-                    f"a parameter must be trained by one phase only ({name}: "
-                    f"{trained[id(parameter)]}, {phase.name})",
-                    where="task.name",
-                    hint="add up the losses of both in one phase",
-                )
-    opens = openings(config, [name for name, _ in model.named_parameters()])
-    learners = [
-        _learner(config.optimizer.of(phase.name), phase, model, opens) for phase in task.phases
-    ]
-    names = [name for learner in learners for arena in learner.arenas for name in arena.places]
-    for phase in task.phases:
-        for pattern in unmatched(config.optimizer.of(phase.name).rates, names):
-            raise ConfigError(
-                f'rates must name parameters that are trained ("{pattern}" matches none)',
-                where="optimizer.rates",
-                hint=f"their names are such as {', '.join([*names[:2], names[-1]])}",
-            )
-    return learners
-
-
-def _learner(
-    section: PhaseOptimizer, phase: Phase, model: nn.Module, opens: Mapping[str, int]
-) -> Learner:
-    settings = Settings(
-        lr=section.lr,
-        momentum=section.momentum,
-        nesterov=section.nesterov,
-        betas=section.betas,
-        eps=section.eps,
-        weight_decay=section.weight_decay,
-        alpha=section.alpha,
-        centered=section.centered,
-        trust_coefficient=section.trust_coefficient,
-    )
-    exempt = frozenset() if section.decay_norms_and_biases else norms_and_biases(model)
-    grouping = Grouping(section.rates, section.depth_decay, exempt, opens)
-    named = phase.parameters(model)
-    return Learner(phase.name, named, section.name, settings, section.clip_norm, grouping)
-
-
 def _feed(config: Config, device: torch.device) -> Feed:
     data = config.data
     return Feed(
@@ -330,25 +198,6 @@ def _feed(config: Config, device: torch.device) -> Feed:
         half=HALVES.get(config.precision.autocast),
         windows=windows_of(config),
     )
-
-
-def make_rates(config: Config, plan: Survey) -> LearningRate:
-    """The learning rate over the run, as a factor on that of each phase."""
-    section, data = config.learning_rate, config.data
-    every = Every.parse(section.every)
-    unit = plan.course.per_epoch if every.unit == "epochs" else 1
-    shape = Shape(
-        length=plan.num_batches,
-        final=section.final_factor,
-        every=every.count * unit,
-        gamma=section.gamma,
-        power=section.power,
-        growth=section.cycle_growth,
-        start=section.start_factor,
-        peak=section.peak,
-    )
-    scale = batch_scale(section.scale, data.batch_size, section.base_batch_size)
-    return LearningRate(section.name, plan.num_batches, section.warmup_steps, shape, scale)
 
 
 def make_player(

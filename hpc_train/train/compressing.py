@@ -23,8 +23,10 @@ from hpc_train.plan import Batch, Work
 from hpc_train.strategies import Layout
 from hpc_train.tasks import Phase, Task, summarized, sums_of
 from hpc_train.train import state
-from hpc_train.train.build import DTYPES, make_task, open_alone
+from hpc_train.train.build import DTYPES
+from hpc_train.train.datasets import open_alone
 from hpc_train.train.feed import Feed
+from hpc_train.train.learning import make_task
 from hpc_train.train.network import make_model
 from hpc_train.train.played import is_played
 from hpc_train.train.saving import make_store

@@ -28,10 +28,9 @@ from hpc_train.tasks.task import is_due
 from hpc_train.train import state
 from hpc_train.train.build import Parts
 from hpc_train.train.central import Central
-from hpc_train.train.device import peak_bytes
-from hpc_train.train.evaluation import evaluate, measured
-from hpc_train.train.figures import Figures, step_record
+from hpc_train.train.evaluation import evaluate
 from hpc_train.train.place import Place
+from hpc_train.train.records import Records
 from hpc_train.train.saving import Saving
 from hpc_train.train.step import check_metrics, compute
 from hpc_train.world import RankError, agree
@@ -74,19 +73,16 @@ class Loop:
         self.batch = batch
         self.step = step
         self.metrics: dict[str, dict[str, float]] = {}
-        self.figures = Figures(parts.comm.world.size)
-        self._sinks = sinks
-        self._stopwatch = stopwatch
         self._stop = stop
         self._course = course
         self._num_batches = num_batches
-        self._saving = Saving(parts, store, self._record, saved=batch if batch else -1)
-        self._busy = 0.0
+        self._saving = Saving(parts, store, self._tell, saved=batch if batch else -1)
         self._is_best = False  # whether the last evaluation was the best one
         self._clean = True  # whether the weights are as they were before the present batch
         self._foretold: Plan | None = None
         self._ending: str | None = None  # why a technique wants the run to end here
         self.place = Place(looked_up=batch if batch < num_batches else -1)
+        self.records = Records(parts, sinks, stopwatch, self.place)
         self._survival = survival
         strategy = parts.strategy
         self._central = Central(self, strategy) if isinstance(strategy, ParameterServer) else None
@@ -212,7 +208,7 @@ class Loop:
                 agree(parts.comm, error)
             expected = self._commit(learner, outcome)
             if expected is not None:
-                self._record({"kind": "event", "event": "overflow", "text": expected}, work)
+                self.tell_event("overflow", expected, work)
             elif not outcome.finite:
                 self._not_finite(work, outcome)
             self._clean = False
@@ -225,7 +221,7 @@ class Loop:
 
     def _finish(self, learner: Learner, tally: Tally) -> Outcome | None:
         """Reduce, agree, update; a rank that failed tells the others so."""
-        tally.busy_seconds, self._busy = self._busy, 0.0
+        tally.busy_seconds = self.records.take_busy()
         if self._stop.is_set:
             tally.flags.add("preempted")
         tally.flags |= self._saving.flags()
@@ -253,7 +249,7 @@ class Loop:
 
     def tell_skipped(self, work: Work, outcome: Outcome) -> None:
         """Record an update that was left out, since loss or gradient were not finite."""
-        self._record({"kind": "event", "event": "skipped", "text": ""}, work)
+        self.tell_event("skipped", "", work)
         logger.warning("%s: update skipped", outcome.verdict(work.batch))
 
     def _not_finite(self, work: Work, outcome: Outcome) -> None:
@@ -269,18 +265,8 @@ class Loop:
         self, work: Work, outcomes: list[Outcome], elapsed: float, **more: object
     ) -> None:
         """Record a step, and `more` that is to be said of it."""
-        seconds = self._stopwatch.take()
-        self._busy = sum(seconds.get(name, 0.0) for name in ("data", "compute", "update"))
-        due, total = self._due(work), outcomes[0].total
-        before = outcomes[0].before
-        if before:
-            self.figures.add_up(before, total.busy_seconds)
-        self.figures.add(work.batch.size, elapsed, total.skipped)
-        told = step_record(outcomes, [learner for _, learner in due], work.batch.size, elapsed)
-        told["metrics"] = {**measured(self.parts.task, total), **self.parts.techniques.report()}
-        told["seconds"] = {name: round(value, 6) for name, value in seconds.items()}
-        told["peak_memory_bytes"] = peak_bytes(self.parts.device)
-        self._record({**told, "lr": self.parts.learners[0].rate, **more}, work)
+        learners = [learner for _, learner in self._due(work)]
+        self.records.step((self.step, self.batch), work, learners, outcomes, elapsed, **more)
 
     def _look_up(self, segment: Segment) -> None:
         """At the end of a segment: equal weights, evaluation, checkpoint."""
@@ -297,12 +283,12 @@ class Loop:
         if segment.save or self._is_best:
             self._save(wait=segment.last)
         self.place.looked_up = self.batch
-        self._stopwatch.take()
+        self.records.forget_time()
 
     def _end_early(self) -> None:
         """End the run as a technique asked: with the evaluation and the save of every end."""
         logger.info("the run ends at batch %d: %s", self.batch, self._ending)
-        self._record({"kind": "event", "event": "ended", "text": self._ending})
+        self.tell_event("ended", self._ending or "")
         if self.batch < self._num_batches:
             if "test" in self.parts.loaders:
                 self._evaluate("test")
@@ -319,7 +305,7 @@ class Loop:
         if kind == "validation":
             self._is_best = self._saving.evaluated(self.batch, metrics)
         here = self._course.cursor(self.batch)
-        self._record(
+        self._tell(
             {
                 "kind": "evaluation",
                 "data": kind,
@@ -345,7 +331,7 @@ class Loop:
         """Save in the middle of a segment."""
         self._settle()
         self._save(wait=False)
-        self._stopwatch.take()
+        self.records.forget_time()
 
     def _rescue(self, error: HpcTrainError) -> None:
         """Before leaving with an error: save the state before the broken batch, if it is whole."""
@@ -356,44 +342,30 @@ class Loop:
             self._settle()
             self._save(wait=True)
 
-    def _record(self, record: dict[str, object], work: Work | None = None) -> None:
-        """Tell all sinks, with the batch and epoch that it is about."""
-        record.setdefault("step", self.step)
-        record.setdefault("batch", self.batch)
-        if work is not None:
-            record.setdefault("epoch", work.batch.epoch)
-        if record["kind"] == "step":
-            self.place.recent.append(record)
-            self.place.told = self.batch if self._sinks else -1
-        for sink in self._sinks:
-            sink.record(record)
-
     def rejoin(self, survivors: Sequence[int]) -> None:
         """After ranks were lost: keep the figures of those that are left."""
-        self.figures.keep(survivors)
+        self.records.figures.keep(survivors)
         self._saving.abandon()
         self._saving.before_update()  # a thread may still copy what is about to change
 
     def resume(self, batch: int, step: int, sinks: Sequence[Sink]) -> None:
         """After ranks were lost: the position that the survivors agreed on, and who hears of it."""
-        self.batch, self.step, self._sinks = batch, step, sinks
+        self.batch, self.step, self.records.sinks = batch, step, sinks
         self._foretold = None
         self._clean = not self.place.outcomes
         self._is_best = False
         if self.place.looked_up < batch:
             self._ending = None
-        self._busy = 0.0
-        self._stopwatch.take()
+        self.records.take_busy()
+        self.records.forget_time()
 
     def save_seconds(self) -> float:
         """What a save takes."""
         return self._saving.seconds
 
-    def tell_event(self, event: str, text: str) -> None:
-        """Let the sinks hear of something that happened."""
-        self._record({"kind": "event", "event": event, "text": text})
+    def tell_event(self, event: str, text: str, work: Work | None = None) -> None:
+        """Let the sinks hear of something that happened, in a batch where `work` is given."""
+        self.records.event((self.step, self.batch), event, text, work)
 
-    @property
-    def sinks(self) -> Sequence[Sink]:
-        """Who hears of steps and events; none but on rank 0."""
-        return self._sinks
+    def _tell(self, record: dict[str, object]) -> None:
+        self.records.tell(record, self.step, self.batch)

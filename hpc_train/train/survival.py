@@ -141,7 +141,7 @@ class Survival:
         """Let rank 0 have sinks that know of every step up to here."""
         if not loop.parts.comm.world.is_coordinator:
             return []
-        sinks: Sequence[Sink] = loop.sinks
+        sinks: Sequence[Sink] = loop.records.sinks
         if not sinks:
             sinks, loop.place.told = self._heir(decision.batch)
         for record in records:

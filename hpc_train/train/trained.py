@@ -12,7 +12,9 @@ from hpc_train.config.schema.transfer import Transfer
 from hpc_train.errors import ConfigError
 from hpc_train.tasks import Task
 from hpc_train.train import state
-from hpc_train.train.build import DTYPES, make_task, open_alone
+from hpc_train.train.build import DTYPES
+from hpc_train.train.datasets import open_alone
+from hpc_train.train.learning import make_task
 from hpc_train.train.network import make_model, reshaped
 from hpc_train.train.played import resolve_fields
 from hpc_train.train.saving import make_store

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from hpc_train import log
-from hpc_train.checkpoint import Store, newest
+from hpc_train.checkpoint import Store
 from hpc_train.comm import Comm, connect, explain
 from hpc_train.comm.exits import abort_on_uncaught, exit_code
 from hpc_train.config import Config, load, to_toml
@@ -30,14 +30,12 @@ from hpc_train.observe import (
     Start,
     environment,
     last_batch,
-    read_result,
     told_restarts,
 )
-from hpc_train.plan import Course
 from hpc_train.record import Hook, Stopwatch, listening
 from hpc_train.recovery.vigil import vigil
 from hpc_train.stop import StopFlag
-from hpc_train.train import central, ensemble, rundir, state
+from hpc_train.train import central, ensemble, rundir
 from hpc_train.train.build import Own, Parts, build
 from hpc_train.train.device import peak_bytes
 from hpc_train.train.lock import Lock
@@ -48,6 +46,7 @@ from hpc_train.train.summary import summary
 from hpc_train.train.survival import make_survival
 from hpc_train.train.technique import Technique
 from hpc_train.train.walltime import TimedStop, end_of_job, wall_seconds
+from hpc_train.train.way import Way, agreed, fresh, is_done, is_unsaved, resumed
 from hpc_train.world import on_coordinator, together
 
 logger = logging.getLogger(__name__)
@@ -140,9 +139,9 @@ class Trainer:
             lock = stack.enter_context(Lock(folder, os.environ))
             resuming = resume is not None
             on_coordinator(comm, lambda: _take(lock, folder, resuming=resuming))
-            begun = resuming and not on_coordinator(comm, lambda: _is_unsaved(store, folder))
+            begun = resuming and not on_coordinator(comm, lambda: is_unsaved(store, folder))
             # before anything is written: an earlier run keeps its files if it cannot go on
-            way = self._resumed(parts, store, folder) if begun else _fresh(parts)
+            way = resumed(parts, store, folder) if begun else fresh(parts)
             self._prepare(parts.config, folder, resuming=resuming)
             handler = together(comm, lambda: self._log_file(folder))
             stack.callback(log.close_file, handler)
@@ -164,15 +163,15 @@ class Trainer:
     def _fit_members(self, folder: Path, *, resuming: bool) -> Result:
         """Train the members of an ensemble, each as a run of its own on a group of the ranks."""
         if self.model is not None:
-            raise _agreed(
+            raise agreed(
                 ConfigError(
                     "an ensemble needs a builder, of which every member gets its own network",
                     where="ensemble.members",
                     hint="name the builder: model.name = 'my_package.module:function'",
                 )
             )
-        if resuming and on_coordinator(self._comm, lambda: _is_done(folder)):
-            raise _agreed(ConfigError("the run is complete already", where=str(folder)))
+        if resuming and on_coordinator(self._comm, lambda: is_done(folder)):
+            raise agreed(ConfigError("the run is complete already", where=str(folder)))
         self._prepare(self.config, folder, resuming=resuming)
         result, self.model = ensemble.train(self.config, self._comm, folder, self._fit_member)
         on_coordinator(self._comm, lambda: _write(result, folder))
@@ -257,38 +256,6 @@ class Trainer:
         with rundir.writing(folder):
             return log.to_file(folder / "logs" / f"rank-{rank:04d}.log", rank)
 
-    def _resumed(self, parts: Parts, store: Store, folder: Path) -> Way:
-        """The way from the newest valid checkpoint on, which all ranks load.
-
-        Raises:
-            ConfigError: if the run is complete.
-        """
-        comm = self._comm
-        saved = newest(store, comm)
-        cursor, batch, step = together(comm, lambda: state.restore(parts, saved))
-        course = parts.survey.course
-        way = _way(parts, Course(course.num_samples, course.batch_size, cursor, batch), batch, step)
-        reason = parts.techniques.ended()
-        is_done = batch > way.end or reason is not None or batch == way.end
-        # one that ended after its last batch, and before its result was written, is not complete
-        if batch > way.end or (is_done and on_coordinator(comm, lambda: _is_done(folder))):
-            if reason is not None:
-                raise _agreed(
-                    ConfigError(
-                        f"the run is complete already: it ended at batch {batch}, since {reason}",
-                        where=str(folder),
-                        hint="go on beyond it with a larger early_stopping.patience",
-                    )
-                )
-            raise _agreed(
-                ConfigError(
-                    f"the run is complete already ({batch} of {way.end} batches)",
-                    where=str(folder),
-                    hint=f"go on beyond it with {'run.epochs' if way.epochs else 'run.steps'}=N",
-                )
-            )
-        return way
-
     def _sinks(self, folder: Path, batch: int) -> list[Sink]:
         if not self._comm.world.is_coordinator:
             return []
@@ -300,7 +267,7 @@ class Trainer:
 
     def _result(self, status: str, folder: Path, loop: Loop, seconds: float) -> Result:
         counts = loop.parts.strategy.plan.counts
-        rows = loop.figures.rows(self._comm.members, counts)
+        rows = loop.records.figures.rows(self._comm.members, counts)
         for row, peak in zip(rows, self._comm.gather(peak_bytes(loop.parts.device)), strict=True):
             row["peak_memory_bytes"] = peak
         return Result(
@@ -310,12 +277,12 @@ class Trainer:
             metrics=loop.metrics,
             run_dir=str(folder),
             seconds=seconds,
-            samples_per_second=loop.figures.samples_per_second,
+            samples_per_second=loop.records.figures.samples_per_second,
             ranks=rows,
             restarts=told_restarts(os.environ),
             balance=dataclasses.asdict(loop.parts.scheduler.balance),
             staleness=central.staleness(loop.parts.strategy),
-            skipped_samples=loop.figures.skipped,
+            skipped_samples=loop.records.figures.skipped,
         )
 
     def _failed(self, error: Exception, folder: Path, loop: Loop) -> None:
@@ -338,46 +305,9 @@ class Trainer:
             logger.warning("%s", other.lines()[0])
 
 
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """What lies before a run: batches [batch, end) of a course, after `step` updates.
-
-    `epochs` is its length in epochs; None if it is given in batches.
-    """
-
-    course: Course
-    batch: int
-    step: int
-    end: int
-    epochs: int | None
-
-
-def _way(parts: Parts, course: Course, batch: int, step: int) -> Way:
-    run = parts.config.run
-    epochs = run.epochs if run.steps is None else None
-    end = run.steps or course.end_of(epochs or 1)
-    # the curve spans the whole run, whatever batch sizes its parts had
-    parts.rates = dataclasses.replace(parts.rates, num_batches=end)
-    return Way(course, batch, step, end, epochs)
-
-
-def _fresh(parts: Parts) -> Way:
-    return _way(parts, parts.survey.course, 0, 0)
-
-
-def _is_done(folder: Path) -> bool:
-    result = read_result(folder)
-    return result is not None and result.status == "done"
-
-
 def _write(result: Result, folder: Path) -> None:
     with rundir.writing(folder):
         result.write(folder)
-
-
-def _is_unsaved(store: Store, folder: Path) -> bool:
-    """Whether a run ended before it saved anything: to go on with it is to begin again."""
-    return (folder / "config.toml").is_file() and not store.candidates()
 
 
 def _take(lock: Lock, folder: Path, *, resuming: bool) -> None:
@@ -387,9 +317,3 @@ def _take(lock: Lock, folder: Path, *, resuming: bool) -> None:
     with rundir.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-
-
-def _agreed(error: HpcTrainError) -> HpcTrainError:
-    """The same error, marked as one that every rank raises here."""
-    error.agreed = True
-    return error

@@ -15,7 +15,8 @@ from hpc_train.config import Config, load, to_toml
 from hpc_train.config.study import Study, load_study
 from hpc_train.config.text import to_key, to_value
 from hpc_train.errors import ConfigError
-from hpc_train.train.build import make_task, preflight
+from hpc_train.train.build import preflight
+from hpc_train.train.learning import make_task
 from hpc_train.train.network import bind_model
 from hpc_train.train.survey import Survey
 from hpc_train.train.wanted import check_metric

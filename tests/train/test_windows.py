@@ -10,7 +10,7 @@ from hpc_train.data.index import FieldInfo
 from hpc_train.data.layout import Layout
 from hpc_train.data.writer import ShardWriter
 from hpc_train.errors import ConfigError
-from hpc_train.train.build import open_alone
+from hpc_train.train.datasets import open_alone
 from hpc_train.train.feed import Feed
 from hpc_train.train.survey import scale_of, survey, targets_of, windows_of
 

@@ -10,7 +10,7 @@ import torch
 from hpc_train.checkpoint.weights import write_weights
 from hpc_train.errors import UsageError
 from hpc_train.observe import write_json
-from hpc_train.train.build import open_alone
+from hpc_train.train.datasets import open_alone
 from hpc_train.train.exports.place import arriving
 from hpc_train.train.trained import Trained
 

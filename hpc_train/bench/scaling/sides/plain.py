@@ -21,7 +21,7 @@ from hpc_train.data import Dataset, Loader, make_order
 from hpc_train.optim import make_optimizer
 from hpc_train.optim.optimizers import Settings
 from hpc_train.plan import Batch, Work
-from hpc_train.train.build import open_datasets
+from hpc_train.train.datasets import open_datasets
 from hpc_train.train.network import make_model
 from hpc_train.train.sampling import training_order
 from hpc_train.train.survey import Survey, needed_fields, survey
