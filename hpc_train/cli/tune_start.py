@@ -147,11 +147,13 @@ class _Show:
         study = self._prepared.study
         names = zip(study.metrics, trial.values, strict=False)
         values = "  ".join(f"{name} {value:.4g}" for name, value in names)
-        place = f"trial {trial.number:>4} of {self._prepared.total}"
-        text = f"{place}  {trial.state:<9} {values or trial.reason}  {params_text(trial.params)}"
+        total = str(self._prepared.total)
+        count = f"[{len(history.finished):>{len(total)}}/{total}]"
+        place = f"{count} {f'trial {trial.number}':<{6 + len(total)}} {trial.state:<8}"
+        text = f"{place}  {values or trial.reason}  {params_text(trial.params)}"
         best = history.best(study.directions)
-        if best and trial in best:
-            text += "  <- best so far"
+        if trial in (best[:1] if len(study.objective) == 1 else best):
+            text += "  <- best so far" if len(study.objective) == 1 else "  <- none dominates it"
         click.echo(text, err=True)
 
 

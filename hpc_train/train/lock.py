@@ -113,13 +113,23 @@ class Lock:
     Args:
         folder: the run directory, which is there.
         environ: tells of Slurm and of a supervisor.
+        what: the name of such a folder, for people.
+        key: of the configuration, that names it.
 
     Attributes:
         note: who held it before and why that hold was over; empty if nobody did.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        *,
+        what: str = "run directory",
+        key: str = "run.dir",
+    ) -> None:
         self._path = folder / FILE
+        self._what, self._key = what, key
         self._me = myself(environ)
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -160,10 +170,10 @@ class Lock:
                 self.note = f"taken over from {found or 'somebody'}, {reason}"
                 return self
         raise HpcTrainError(
-            f"another job trains into this run directory ({self.holder() or 'starting just now'})",
+            f"another job trains into this {self._what} ({self.holder() or 'starting just now'})",
             where=str(self._path.parent),
-            hint="wait for its end, or choose another run.dir; a lock whose holder has died is "
-            "taken over by itself",
+            hint=f"wait for its end, or choose another {self._key}; a lock whose holder has died "
+            "is taken over by itself",
         )
 
     def inherit(self) -> None:
@@ -207,7 +217,7 @@ class Lock:
         while not self._end.wait(BEAT_SECONDS):
             found = self.holder()
             if found is not None and found.token != self._me.token:
-                logger.error("%s took over the run directory of this one", found)
+                logger.error("%s took over the %s of this one", found, self._what)
                 return
             with contextlib.suppress(OSError):
                 os.utime(self._path)

@@ -12,7 +12,8 @@ ends in time, so none waits for ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 # k ranks are k ** _SCALING times as fast as one
@@ -51,8 +52,8 @@ def assign(
     pace: Mapping[int, float],
     now: float,
     nodes: Sequence[int] = (),
-) -> list[Place]:
-    """Place all trials, in the given order; those with `start` <= now are to be started.
+) -> Iterator[Place]:
+    """Place trial after trial, in the given order; those with `start` <= now are to be started.
 
     Args:
         wants: the trials; one that wants more ranks than there are gets all.
@@ -61,7 +62,6 @@ def assign(
         nodes: the node of each rank; among equals a trial's ranks are neighbours.
     """
     free = {rank: max(seconds, now) for rank, seconds in free_at.items()}
-    placed = []
     for want in wants:
         count = min(want.ranks, len(free))
         cost = duration(want.seconds, count)
@@ -69,13 +69,12 @@ def assign(
         def finish(rank: int, cost: float = cost) -> tuple[float, int, int]:
             return free[rank] + pace[rank] * cost, nodes[rank] if nodes else 0, rank
 
-        chosen = sorted(free, key=finish)[:count]
+        chosen = heapq.nsmallest(count, free, key=finish)
         start = max(free[rank] for rank in chosen)
         end = start + cost * max(pace[rank] for rank in chosen)
         for rank in chosen:
             free[rank] = end
-        placed.append(Place(want.trial, tuple(sorted(chosen)), start, end))
-    return placed
+        yield Place(want.trial, tuple(sorted(chosen)), start, end)
 
 
 def duration(seconds: float, ranks: int) -> float:

@@ -4,76 +4,30 @@
     coordinator -> ranks    train (trial, ranks, ...) | reply (decision) | pause | end
 
 No MPI, no torch: messages come in through `handle`, orders go out through `send`, and time is an
-argument. Every change of state is in the journal before anybody is told of it.
+argument. Every change of state is recorded before an order that follows from it is sent; the
+sender holds back what must not be known before the record is on the disk.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from hpc_train.config.study import Study
 from hpc_train.tune import population
-from hpc_train.tune.assign import Want, assign, duration, in_order, join, widen
-from hpc_train.tune.durations import Durations
 from hpc_train.tune.history import COMPLETE, FAILED, PRUNED, History, Trial, apply, outcome
 from hpc_train.tune.journal import Record
+from hpc_train.tune.roster import Facts, Roster, Running
 from hpc_train.tune.samplers import ADAPTIVE
 from hpc_train.tune.search import Search
-from hpc_train.tune.space import Point, Space
+from hpc_train.tune.space import Space
 
 Message = dict[str, Any]
 Send = Callable[[int, Message], None]
 
-_SOON = 1e-3  # seconds: ranks that have left a trial and not said so are worth waiting for
 _MOST_LOST = 3  # times that the ranks of a trial may die before it counts as failed
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the coordinator must know of the job and of trials.
-
-    Attributes:
-        nodes: the node of each rank.
-        total: number of trials.
-        size: epochs or steps of a trial, and the ranks that it shall get.
-        restart_seconds: what it costs to stop a trial and start it again.
-        deadline: when the job ends, in the seconds of `now`; infinity without.
-        inherit: lets a trial go on from another one's checkpoint: (trial, donor, generation).
-    """
-
-    nodes: Sequence[int]
-    total: int
-    size: Callable[[Point], tuple[float, int]]
-    restart_seconds: float = 5.0
-    deadline: float = math.inf
-    inherit: Callable[[int, int, int], None] = lambda trial, donor, generation: None
-
-
-@dataclass
-class Running:
-    """A trial that is trained now."""
-
-    trial: int
-    ranks: set[int]
-    started: float
-    begun: float | None = None  # which part of it was done when it was started
-    done: float = 0.0
-    heard: float = 0.0
-    asked_to_pause: bool = False
-
-
-@dataclass
-class _State:
-    """Who does what."""
-
-    free: set[int] = field(default_factory=set)
-    alive: set[int] = field(default_factory=set)
-    waiting: list[int] = field(default_factory=list)
-    running: dict[int, Running] = field(default_factory=dict)
-    resting: set[int] = field(default_factory=set)  # members that wait for their generation
+_AGAIN_SECONDS = 0.05  # where nothing is heard: until time alone may have changed what is best
 
 
 class Coordinator:
@@ -90,7 +44,6 @@ class Coordinator:
 
     Attributes:
         stopping: whether trials are to be saved, and no more started.
-        alive: the ranks that have not died.
     """
 
     def __init__(
@@ -111,15 +64,11 @@ class Coordinator:
         self._record = record
         self._send = send
         self._facts = facts
-        self._durations = Durations(space)
-        self.alive = set(range(len(facts.nodes)))
-        self._s = _State(alive=self.alive)
-        self._pace = dict.fromkeys(self.alive, 1.0)
-        self._bereaved = False  # then no groups of several ranks can be made any more
-        self._may_join = study.groups.join
+        self._roster = Roster.of(facts, history, space, may_join=study.groups.join)
+        self._resting: set[int] = set()  # members that wait for their generation
         self._adaptive = ADAPTIVE[study.sampler.name]
+        self._look_again = -math.inf
         for trial in history.trials:
-            self._learn(trial)
             if not trial.is_finished:
                 self._take_up(trial)
 
@@ -127,9 +76,10 @@ class Coordinator:
 
     def handle(self, rank: int, message: Message, now: float) -> None:
         """Hear a rank."""
+        self._look_again = now
         what = message["what"]
         if what == "free":
-            self._s.free.add(rank)
+            self._roster.free.add(rank)
             self.stopping = self.stopping or bool(message.get("stop"))
         elif what == "report":
             self._report(rank, message, now)
@@ -138,36 +88,43 @@ class Coordinator:
 
     def lose(self, ranks: set[int], now: float) -> None:
         """Hear that ranks died; trials of which none is left are begun again elsewhere."""
-        gone = ranks & self._s.alive
-        self._bereaved |= bool(gone)
-        self._may_join &= not gone
-        self._s.alive -= gone
-        self._s.free -= gone
-        for run in list(self._s.running.values()):
-            run.ranks -= gone
-            if not run.ranks:
-                self._lost(run, "all its ranks died", now)
+        if not ranks & self.alive:
+            return
+        self._look_again = now
+        for run in self._roster.lose(ranks):
+            self._lost(run, "all its ranks died", now)
 
     def decide(self, now: float) -> None:
         """Do all that can be done now: begin generations, ask for trials, start them, join."""
         if now >= self._facts.deadline:
             self.stopping = True
         if self.stopping:
-            for run in self._s.running.values():
+            for run in self._roster.running.values():
                 self._pause(run)
             return
+        if now < self._look_again:
+            return
+        self._look_again = now + _AGAIN_SECONDS
         self._next_generation(now)
         self._ask(now)
         self._start(now)
-        if self._may_join and not self._s.waiting:
-            self._join(now)
+        if not (self._roster.waiting or self._may_ask or self._resting):
+            joined = self._roster.joinable(now)
+            if joined is not None:
+                self._pause(joined)
+
+    @property
+    def alive(self) -> set[int]:
+        """The ranks that have not died."""
+        return self._roster.alive
 
     @property
     def is_over(self) -> bool:
         """Whether nothing runs, and nothing more will."""
-        if self._s.running or self._s.free != self._s.alive:
+        roster = self._roster
+        if roster.running or roster.free != roster.alive:
             return False
-        return self.stopping or not (self._s.waiting or self._s.resting or self._may_ask)
+        return self.stopping or not (roster.waiting or self._resting or self._may_ask)
 
     @property
     def is_complete(self) -> bool:
@@ -178,32 +135,36 @@ class Coordinator:
 
     def _report(self, rank: int, message: Message, now: float) -> None:
         trial = self.history.trials[message["trial"]]
-        step, values = int(message["step"]), [_number(v) for v in message["values"]]
-        run = self._s.running.get(trial.number)
+        run = self._roster.running.get(trial.number)
         if run is not None:
             run.done, run.heard = float(message["done"]), now
             run.begun = message["begun"] if run.begun is None else run.begun
-        if step not in trial.reports:  # one that is continued repeats what came after its save
-            prune = not self._study.population.size and self._search.report(
-                trial.number, step, values
-            )
-            self._note(
-                {
-                    "kind": "reported",
-                    "trial": trial.number,
-                    "step": step,
-                    "values": [v if math.isfinite(v) else None for v in values],
-                    "decision": "prune" if prune else "go",
-                    "time": now,
-                }
-            )
+        for step, values in [*message.get("earlier", []), (message["step"], message["values"])]:
+            if step not in trial.reports:  # one that is continued repeats what came after its save
+                self._reached(trial, step, [_number(value) for value in values], now)
         decision = "prune" if trial.prune else "go"
         if decision == "go" and self._at_boundary(trial) and message["done"] < 1:
             decision = "pause"
-        self._send(rank, {"do": "reply", "decision": decision})
+        # going on is what a trial does anyway, and it can tell again; all else waits for the disk
+        at_once = decision == "go" and message["done"] < 1
+        self._send(rank, {"do": "reply", "decision": decision, "at_once": at_once})
+
+    def _reached(self, trial: Trial, step: int, values: list[float], now: float) -> None:
+        """Record an evaluation, and whether it is to be the last."""
+        prune = not self._study.population.size and self._search.report(trial.number, step, values)
+        self._note(
+            {
+                "kind": "reported",
+                "trial": trial.number,
+                "step": step,
+                "values": [value if math.isfinite(value) else None for value in values],
+                "decision": "prune" if prune else "go",
+                "time": now,
+            }
+        )
 
     def _ended(self, message: Message, now: float) -> None:
-        run = self._s.running.pop(message["trial"], None)
+        run = self._roster.running.pop(message["trial"], None)
         trial = self.history.trials[message["trial"]]
         if run is None or trial.is_finished:
             return
@@ -216,13 +177,13 @@ class Coordinator:
             self._finish(trial, status, message["reason"], now)
 
     def _lost(self, run: Running, reason: str, now: float) -> None:
-        self._s.running.pop(run.trial, None)
+        self._roster.running.pop(run.trial, None)
         trial = self.history.trials[run.trial]
         self._note({"kind": "lost", "trial": run.trial, "reason": reason, "time": now})
         if trial.lost >= _MOST_LOST:
             self._finish(trial, FAILED, f"{reason}, {trial.lost} times", now)
         else:
-            self._s.waiting.insert(0, run.trial)
+            self._roster.waiting.insert(0, run.trial)
 
     def _finish(self, trial: Trial, status: str, reason: str, now: float) -> None:
         """Record how a trial ended, and let the search hear of it."""
@@ -233,7 +194,8 @@ class Coordinator:
             if not values:
                 state, reason = FAILED, "it ended without an evaluation"
             elif not all(math.isfinite(value) for value in values):
-                state, reason, values = FAILED, f"{self._study.metrics} is not finite", []
+                names = ", ".join(self._study.metrics)
+                state, reason, values = FAILED, f"{names} is not finite", []
         self._note(
             {
                 "kind": "finished",
@@ -245,7 +207,7 @@ class Coordinator:
             }
         )
         self._search.tell(trial.number, state, values)
-        self._learn(trial)
+        self._roster.learn(trial)
 
     # -- trials that wait --------------------------------------------------------------------------
 
@@ -254,11 +216,11 @@ class Coordinator:
         if trial.prune:  # the study was killed between the decision and the end
             self._finish(trial, COMPLETE, "", trial.parts[-1]["stop"] if trial.parts else 0.0)
         elif self._at_boundary(trial):
-            self._s.resting.add(trial.number)
+            self._resting.add(trial.number)
         elif trial.parts:
-            self._s.waiting.insert(0, trial.number)
+            self._roster.waiting.insert(0, trial.number)
         else:
-            self._s.waiting.append(trial.number)
+            self._roster.waiting.append(trial.number)
 
     @property
     def _may_ask(self) -> bool:
@@ -268,80 +230,29 @@ class Coordinator:
         """Ask for trials: all at once if results change nothing, else as ranks are free."""
         while self._may_ask:
             if self._adaptive and not self._study.population.size:
-                waiting = sum(self._want(number).ranks for number in self._s.waiting)
-                if waiting >= len(self._s.free):
+                waiting = sum(self._roster.want(number).ranks for number in self._roster.waiting)
+                if waiting >= len(self._roster.free):
                     return
             number = len(self.history.trials)
             params = self._search.ask()
             self._note({"kind": "asked", "trial": number, "params": params, "time": now})
-            self._s.waiting.append(number)
+            self._roster.waiting.append(number)
 
     def _start(self, now: float) -> None:
-        wants = [self._want(number) for number in self._s.waiting]
-        if not self._s.free or not wants:
-            return
-        spare = len(self._s.free) - sum(want.ranks for want in wants)
-        if self._may_join and not self._may_ask and not self._s.resting and spare > 0:
-            wants = widen(wants, spare, self._facts.restart_seconds)
-        free_at = dict.fromkeys(self.alive, now + _SOON) | dict.fromkeys(self._s.free, now)
-        for run in self._s.running.values():
-            free_at |= dict.fromkeys(run.ranks, now + max(_SOON, self._left(run, now)))
-        for place in assign(in_order(wants), free_at, self._pace, now, self._facts.nodes):
-            known = self._seconds(self.history.trials[place.trial]) is not None
-            if known and place.finish > self._facts.deadline:
-                continue
-            if place.start <= now and set(place.ranks) <= self._s.free:
-                self._begin(place.trial, place.ranks, now)
-        if not self._s.running and self._facts.deadline < math.inf:
+        last = not (self._may_ask or self._resting)
+        for place in self._roster.starts(now, widened=last):
+            self._begin(place.trial, place.ranks, now)
+        idle = self._roster.free == self._roster.alive
+        if idle and self._roster.waiting and self._facts.deadline < math.inf:
             self.stopping = True  # none of those that wait would end in time
 
     def _begin(self, number: int, ranks: Sequence[int], now: float) -> None:
         trial = self.history.trials[number]
-        self._s.waiting.remove(number)
-        self._s.free -= set(ranks)
-        self._s.running[number] = Running(number, set(ranks), now, heard=now)
+        self._roster.begin(number, ranks, now)
         self._note({"kind": "started", "trial": number, "ranks": list(ranks), "time": now})
         order = {"do": "train", "trial": number, "ranks": list(ranks), "params": trial.params}
         for rank in sorted(ranks, reverse=True):
             self._send(rank, {**order, "generation": trial.generation, "steps": [*trial.reports]})
-
-    def _want(self, number: int) -> Want:
-        trial = self.history.trials[number]
-        seconds = self._seconds(trial)
-        size, ranks = self._facts.size(trial.params)
-        ranks = 1 if self._bereaved else ranks
-        # where nothing is known yet, sizes alone put the longest first
-        return Want(number, size * 1e-9 if seconds is None else seconds, ranks)
-
-    def _seconds(self, trial: Trial) -> float | None:
-        """What one rank would need for a trial; None if nothing is known."""
-        return self._durations.foretell(trial.params, self._facts.size(trial.params)[0])
-
-    def _left(self, run: Running, now: float) -> float:
-        """Seconds until a running trial ends: by its progress, else by those that have ended."""
-        if run.begun is not None and run.done > run.begun:
-            rate = (run.heard - run.started) / (run.done - run.begun)
-            return max(0.0, (1 - run.done) * rate - (now - run.heard))
-        seconds = self._seconds(self.history.trials[run.trial])
-        if seconds is None:
-            return math.inf
-        return max(0.0, duration(seconds, max(1, len(run.ranks))) - (now - run.started))
-
-    def _join(self, now: float) -> None:
-        """Give idle ranks to the trial that would end last, if that ends it sooner."""
-        if (
-            self._may_ask
-            or self._s.resting
-            or any(run.asked_to_pause for run in self._s.running.values())
-        ):
-            return
-        left = {
-            run.trial: (self._left(run, now), len(run.ranks)) for run in self._s.running.values()
-        }
-        if all(seconds < math.inf for seconds, _ in left.values()):
-            trial = join(left, len(self._s.free), self._facts.restart_seconds)
-            if trial is not None:
-                self._pause(self._s.running[trial])
 
     def _pause(self, run: Running) -> None:
         """Ask a trial to save and leave; it is continued, perhaps on more ranks."""
@@ -359,8 +270,10 @@ class Coordinator:
         return max(trial.reports) >= (trial.generation + 1) * section.every
 
     def _next_generation(self, now: float) -> None:
+        if not self._resting:
+            return
         members = [trial for trial in self.history.trials if not trial.is_finished]
-        if not self._s.resting or len(self._s.resting) < len(members):
+        if len(self._resting) < len(members):
             return
         generation = members[0].generation + 1
         sign = 1.0 if self._study.directions[0] == "minimize" else -1.0
@@ -379,21 +292,12 @@ class Coordinator:
         told = [vars(one) for one in successors]
         record = {"kind": "generation", "generation": generation, "members": told, "time": now}
         self._note(record)
-        self._s.waiting += [one.trial for one in successors]
-        self._s.resting.clear()
+        self._roster.waiting += [one.trial for one in successors]
+        self._resting.clear()
 
     def _note(self, record: Record) -> None:
         self._record(record)
         apply(self.history, record)
-
-    def _learn(self, trial: Trial) -> None:
-        """Learn from the seconds of a trial that ran from its beginning to its end in one go."""
-        if trial.state != COMPLETE or len(trial.parts) != 1 or not trial.parts[0]["stop"]:
-            return
-        part = trial.parts[0]
-        count = len(part["ranks"])
-        seconds = (part["stop"] - part["start"]) / duration(1.0, count)
-        self._durations.learn(trial.params, self._facts.size(trial.params)[0], seconds)
 
 
 def _number(value: float | None) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,27 +33,24 @@ class Durations:
         self._space = space
         self._rows: list[NDArray[np.float64]] = []
         self._rates: list[float] = []
-        self._weights: NDArray[np.float64] | None = None
+        self._fitted: _Fit | None = None
 
     def learn(self, point: Mapping[str, Any], size: float, seconds: float) -> None:
         """Hear that `size` of a trial took `seconds` of one rank, both > 0."""
         if size > 0 and seconds > 0:
             self._rows.append(self._features(point))
             self._rates.append(math.log(seconds / size))
-            self._weights = None
+            self._fitted = None
 
     def foretell(self, point: Mapping[str, Any], size: float) -> float | None:
         """The seconds that one rank needs; None before any trial has ended."""
         if not self._rates:
             return None
-        mean = float(np.mean(self._rates))
-        if len(self._rates) < _FEWEST:
-            return size * math.exp(mean)
-        if self._weights is None:
-            self._weights = _ridge(np.array(self._rows), np.array(self._rates) - mean)
-        shift = float(self._features(point) @ self._weights)
-        low, high = min(self._rates) - mean, max(self._rates) - mean
-        return size * math.exp(mean + min(max(shift, low - 0.7), high + 0.7))
+        fit = self._fitted = self._fitted or _fit(self._rows, self._rates)
+        if fit.weights is None:
+            return size * math.exp(fit.mean)
+        shift = float(self._features(point) @ fit.weights)
+        return size * math.exp(fit.mean + min(max(shift, fit.low - 0.7), fit.high + 0.7))
 
     def _features(self, point: Mapping[str, Any]) -> NDArray[np.float64]:
         found = [1.0]
@@ -72,6 +70,21 @@ def _features(one: Parameter, value: Any) -> list[float]:
     return [(value - low) / (high - low)]
 
 
-def _ridge(rows: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    gram = rows.T @ rows + _RIDGE * np.eye(rows.shape[1])
-    return np.asarray(np.linalg.solve(gram, rows.T @ targets), np.float64)
+@dataclass(frozen=True)
+class _Fit:
+    """The mean log rate, the extremes about it, and the weights, if there is enough to learn."""
+
+    mean: float
+    low: float
+    high: float
+    weights: NDArray[np.float64] | None
+
+
+def _fit(rows: list[NDArray[np.float64]], rates: list[float]) -> _Fit:
+    mean = float(np.mean(rates))
+    weights = None
+    if len(rates) >= _FEWEST:
+        table = np.array(rows)
+        gram = table.T @ table + _RIDGE * np.eye(table.shape[1])
+        weights = np.asarray(np.linalg.solve(gram, table.T @ (np.array(rates) - mean)), np.float64)
+    return _Fit(mean, min(rates) - mean, max(rates) - mean, weights)

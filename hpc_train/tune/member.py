@@ -14,9 +14,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,12 +27,23 @@ from hpc_train.record import Hook, Leave
 from hpc_train.stop import StopFlag
 from hpc_train.train import Trainer
 from hpc_train.train.device import set_tf32
-from hpc_train.tune.coordinator import Coordinator, Message
+from hpc_train.tune.coordinator import Message
 from hpc_train.tune.prepare import Prepared
 from hpc_train.tune.reporter import Reporter, TrialStop
 from hpc_train.world import on_coordinator
 
 _POLL_SECONDS = 0.002
+_LOOK_SECONDS = 0.005  # looking costs some ten microseconds, so this much of a trial's time
+
+
+class Lead(Protocol):
+    """What rank 0 has besides: it hears all ranks, decides, and lets them know."""
+
+    def hear(self, rank: int, message: Message) -> None:
+        """Hear what a rank says."""
+
+    def pump(self) -> None:
+        """Hear all ranks, decide, and send what has been decided."""
 
 
 class Member:
@@ -48,7 +58,7 @@ class Member:
         hooks: listeners to the phases of this rank, such as fault injection.
 
     Attributes:
-        pump: on rank 0, what hears ranks and decides; None elsewhere.
+        lead: on rank 0, what hears ranks and decides; None elsewhere.
     """
 
     def __init__(
@@ -60,7 +70,7 @@ class Member:
         stop: StopFlag,
         hooks: tuple[Hook, ...] = (),
     ) -> None:
-        self.pump: Callable[[], None] | None = None
+        self.lead: Lead | None = None
         self.box = comm.mailbox()
         self._prepared = prepared
         self._comm = comm
@@ -73,7 +83,7 @@ class Member:
         self._trial_stop: TrialStop | None = None
         self._thread = threading.get_ident()
         self._error: BaseException | None = None
-        self.coordinator: Coordinator | None = None
+        self._looked = 0.0
 
     def serve(self) -> Message:
         """Train what is ordered, until the study is over; the order that said so."""
@@ -104,8 +114,8 @@ class Member:
         """Hear what has come; on rank 0 also decide."""
         if self._stop.is_set and self._trial_stop is not None:
             self._trial_stop.is_set = True
-        if self.pump is not None:
-            self.pump()
+        if self.lead is not None:
+            self.lead.pump()
             return
         while (found := self.box.take()) is not None:
             self.hear(found[1])
@@ -117,8 +127,8 @@ class Member:
             )
 
     def _say(self, message: Message) -> None:
-        if self.coordinator is not None:
-            self.coordinator.handle(0, message, time.time())
+        if self.lead is not None:
+            self.lead.hear(0, message)
         else:
             self.box.post(0, message)
 
@@ -132,10 +142,12 @@ class Member:
         return self._replies.popleft()
 
     def _hook(self, name: str, detail: dict[str, Any]) -> Leave:
-        """Look whenever a phase of this rank's training begins."""
-        if threading.get_ident() == self._thread and self._error is None:
+        """Look when a phase of this rank's training begins, if it is time to."""
+        due = time.perf_counter() - self._looked >= _LOOK_SECONDS
+        if due and threading.get_ident() == self._thread and self._error is None:
             try:
                 self._look()
+                self._looked = time.perf_counter()
             except Exception as error:  # is not the trial's; raised when that has left
                 self._error = error
                 if self._trial_stop is not None:
@@ -204,6 +216,7 @@ class Member:
             self._prepared.length(config),
             self._ask,
             self._trial_stop,
+            order["steps"],
         )
         trainer = Trainer(
             config=config,

@@ -6,6 +6,7 @@ first rank asks; its answer is broadcast, so all ranks end, pause or go on toget
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,7 @@ class Reporter(Technique):
         num_batches: the length of the trial.
         ask: sends a report and gives the answer: "go", "prune" or "pause".
         stop: raised to let the trial save and leave.
+        known: the evaluations that the journal has; others before the first one are told again.
     """
 
     name = "tune"
@@ -51,6 +53,7 @@ class Reporter(Technique):
         num_batches: int,
         ask: Ask,
         stop: StopFlag,
+        known: Sequence[int] = (),
     ) -> None:
         self._group = group
         self._trial = trial
@@ -58,7 +61,8 @@ class Reporter(Technique):
         self._num_batches = num_batches
         self._ask = ask
         self._stop = stop
-        self._evaluations = 0
+        self._known = set(known)
+        self._reached: list[list[float | None]] = []  # of each evaluation
         self._begun: float | None = None
 
     def begin(self, batch: Batch) -> None:
@@ -68,29 +72,30 @@ class Reporter(Technique):
 
     def evaluated(self, batch: int, metrics: Mapping[str, float]) -> str | None:
         """Report, and do as is answered."""
-        self._evaluations += 1
+        values = [metrics[name] for name in self._metrics]
+        self._reached.append([value if math.isfinite(value) else None for value in values])
+        step = len(self._reached)
         answer = None
         if self._group.world.is_coordinator:
-            values = [metrics[name] for name in self._metrics]
+            told = {"values": self._reached[-1], "earlier": self._untold(step)}
+            done = {"done": batch / self._num_batches, "begun": self._begun or 0.0}
             answer = self._ask(
-                {
-                    "what": "report",
-                    "trial": self._trial,
-                    "step": self._evaluations,
-                    "values": [value if abs(value) < float("inf") else None for value in values],
-                    "done": batch / self._num_batches,
-                    "begun": self._begun or 0.0,
-                }
+                {"what": "report", "trial": self._trial, "step": step, **told, **done}
             )
+        self._known.update(range(1, step + 1))
         answer = self._group.broadcast(answer)
         if answer == "pause":
             self._stop.is_set = True
         return "pruned" if answer == "prune" else None
 
+    def _untold(self, step: int) -> list[tuple[int, list[float | None]]]:
+        """What the checkpoint knows and the journal lost with its machine."""
+        return [(n, self._reached[n - 1]) for n in range(1, step) if n not in self._known]
+
     def notes(self) -> dict[str, Any]:
-        """How many evaluations there were."""
-        return {"evaluations": self._evaluations}
+        """What was reached at each evaluation."""
+        return {"reached": self._reached}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
-        """Go on counting."""
-        self._evaluations = int(notes.get("evaluations", 0))
+        """Go on from there."""
+        self._reached = [list(values) for values in notes.get("reached", [])]

@@ -3,8 +3,9 @@
 import math
 
 from hpc_train.config.study import Study
-from hpc_train.tune.coordinator import Coordinator, Facts
+from hpc_train.tune.coordinator import Coordinator
 from hpc_train.tune.history import apply, replay
+from hpc_train.tune.roster import Facts
 from hpc_train.tune.search import Search
 from hpc_train.tune.space import Space
 

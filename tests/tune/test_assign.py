@@ -28,8 +28,8 @@ def test_longest_first_is_near_the_bound_and_beats_taking_turns():
 
 
 def test_a_slow_rank_does_not_take_what_a_fast_one_ends_earlier():
-    places = assign([Want(0, 10.0, 1)], {0: 3.0, 1: 0.0}, {0: 1.0, 1: 4.0}, 0.0)
-    assert places[0].ranks == (0,)
+    (place,) = assign([Want(0, 10.0, 1)], {0: 3.0, 1: 0.0}, {0: 1.0, 1: 4.0}, 0.0)
+    assert place.ranks == (0,)
 
 
 def test_a_wide_trial_keeps_the_ranks_that_it_waits_for():

@@ -143,3 +143,40 @@ def test_a_resumed_hyperband_keeps_its_brackets():
         decisions.append([r["decision"] for r in records if r["kind"] == "reported"])
     assert decisions[0] == decisions[1]
     assert "prune" in decisions[0]
+
+
+def test_evaluations_that_the_journal_lost_are_taken_up():
+    job = Job(study(trials=1), ranks=1)
+    job.coordinator.handle(0, {"what": "free"}, 0.0)
+    job.coordinator.decide(0.0)
+    told = {"step": 3, "values": [1.0], "earlier": [[2, [2.0]]], "done": 0.5, "begun": 0.0}
+    job.coordinator.handle(0, {"what": "report", "trial": 0, **told}, 1.0)
+    assert replay(job.records).trials[0].reports == {2: [2.0], 3: [1.0]}
+
+
+def test_a_study_with_wall_time_waits_for_all_ranks_of_its_first_trial():
+    job = Job(study(trials=2, groups={"ranks_per_trial": 2}), ranks=2, deadline=1000.0)
+    for rank in range(2):
+        job.coordinator.handle(rank, {"what": "free"}, 0.0)
+        job.coordinator.decide(0.0)
+    assert [rank for rank, order in job.orders if order["do"] == "train"] == [1, 0]
+
+
+def test_what_fits_before_the_end_is_started_although_longer_trials_do_not():
+    space = {"run.epochs": {"type": "categorical", "choices": [2, 50]}}
+    known = [{"kind": "asked", "trial": 0, "params": {"run.epochs": 2}, "time": 0.0}]
+    known += [{"kind": "session", "ranks": 1, "time": 0.0}]
+    known += [{"kind": "started", "trial": 0, "ranks": [0], "time": 0.0}]
+    known += [
+        {"kind": "reported", "trial": 0, "step": 2, "values": [0], "decision": "go", "time": 2.0}
+    ]
+    done = {"state": "complete", "values": [0], "reason": "", "time": 2.0}
+    known += [{"kind": "finished", "trial": 0, **done}]
+    known += [
+        {"kind": "asked", "trial": n, "params": {"run.epochs": epochs}, "time": 2.0}
+        for n, epochs in ((1, 50), (2, 2))
+    ]
+    job = Job(study(space=space, trials=3), ranks=1, records=known, deadline=10.0)
+    job.coordinator.handle(0, {"what": "free"}, 2.0)
+    job.coordinator.decide(2.0)
+    assert [order["trial"] for _, order in job.orders] == [2]
