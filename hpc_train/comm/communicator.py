@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.002
 _FAREWELL_SECONDS = 10.0
+_NEWS_SECONDS = 2.0  # until MPI surely knows of a death that an operation has met
 
 
 def host_key() -> str:
@@ -94,7 +95,10 @@ class Comm:
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether `error` says that a rank died, so that the others may `shrink`."""
-        return failures.is_failure(self._mpi, error)
+        if failures.is_failure(self._mpi, error):
+            return True
+        unclear = self.fault_tolerant and isinstance(error, self._mpi.Exception)
+        return unclear and failures.is_known(self._mpi, self.communicators, _NEWS_SECONDS)
 
     def revoke(self) -> None:
         """Wake up all ranks, wherever they wait for each other: all operations fail from now on."""

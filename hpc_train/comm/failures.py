@@ -11,12 +11,16 @@ would wait for ever. Standard: W. Bland, A. Bouteiller, T. Herault, G. Bosilca, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+
+_POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,28 @@ def is_failure(mpi: Any, error: BaseException) -> bool:
         return False
     kinds = (mpi.ERR_PROC_FAILED, mpi.ERR_PROC_FAILED_PENDING, mpi.ERR_REVOKED)
     return error.Get_error_class() in kinds
+
+
+def is_known(mpi: Any, communicators: Sequence[MPI.Comm], seconds: float) -> bool:
+    """Whether MPI hears within `seconds` that a rank died, or that another one has heard so.
+
+    An operation that a death interrupts may fail with an error that does not say so: Open MPI 5
+    sometimes gives MPI_ERR_OTHER, before the news of the death itself is in.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        for communicator in communicators:
+            try:
+                communicator.Iprobe()  # lets MPI look for news
+                communicator.Ack_failed()
+                if communicator.Get_failed().Get_size():
+                    return True
+            except mpi.Exception as error:
+                if is_failure(mpi, error):
+                    return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(_POLL_SECONDS)
 
 
 def revoke(communicators: Iterable[MPI.Comm]) -> None:

@@ -16,7 +16,19 @@ pytestmark = pytest.mark.skipif(
     reason="this MPI does not survive the death of a rank (Open MPI 5 with ULFM does)",
 )
 
+# validation data, so that there are evaluations in which a rank can die
+CONFIG = CONFIG.replace(
+    'test = "{train}[:40]"', 'test = "{train}[:40]"\nvalidation = "{train}[:40]"'
+)
 COMMON = ("run.evaluate=10 steps", "checkpoint.every=10 steps", "checkpoint.keep_last=9")
+
+
+@pytest.fixture
+def config(tmp_path, blobs):
+    """A configuration over `blobs`, in the test's own folder."""
+    path = tmp_path / "story.toml"
+    path.write_text(CONFIG.format(train=blobs))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +63,7 @@ def test_killed_ranks_cost_neither_samples_nor_results(config, tmp_path, calm, k
     assert result(hurt)["status"] == "done"
     assert steps(hurt) == steps(calm)  # every sample delivered exactly once, by the hash
     assert_same_weights(hurt, calm)
-    assert len(result(hurt)["ranks"]) == 1
+    assert len(result(hurt)["ranks"]) == 1, ended
     text = " ".join(lost(hurt))
     for kill in kills:
         assert f"rank {kill[5]} on " in text, ended
