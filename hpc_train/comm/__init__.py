@@ -10,6 +10,8 @@ import torch
 from hpc_train.comm.arithmetic import DTYPES
 from hpc_train.comm.auto import Builder, auto, explain
 from hpc_train.comm.communicator import Comm, connect
+from hpc_train.comm.compressed import CompressedSum, compressed
+from hpc_train.comm.compression import COMPRESSORS, Matrix, Terms
 from hpc_train.comm.hierarchical import hierarchical
 from hpc_train.comm.native import DTYPES as NATIVE_DTYPES
 from hpc_train.comm.native import NativeSum
@@ -19,7 +21,20 @@ from hpc_train.comm.ring import RingSum
 from hpc_train.comm.shared import shared
 from hpc_train.errors import UsageError, unknown
 
-__all__ = ["COLLECTIVES", "Comm", "Operation", "Post", "connect", "explain", "prepare"]
+__all__ = [
+    "COLLECTIVES",
+    "COMPRESSORS",
+    "Comm",
+    "CompressedSum",
+    "Matrix",
+    "Operation",
+    "Post",
+    "Terms",
+    "compressed",
+    "connect",
+    "explain",
+    "prepare",
+]
 
 
 def _native(comm: Comm, buffer: torch.Tensor) -> Operation | None:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpc_train.comm import failures, letters
+from hpc_train.comm.compression.wire import MpiWire
 from hpc_train.comm.failures import Lost
 from hpc_train.comm.mailbox import Mailbox
 from hpc_train.comm.node import Node
@@ -147,6 +148,10 @@ class Comm:
             lanes = self._base.Split(self.world.local_rank, self._rank)
             self._lanes = self._registered(lanes)
         return self._lanes
+
+    def wire(self, communicator: MPI.Comm) -> MpiWire:
+        """The ranks of one of the communicators, as parties that exchange compressed values."""
+        return MpiWire(self._mpi, communicator)
 
     def allocate(self, size: int, dtype: torch.dtype) -> torch.Tensor:
         """Zeros of shape (size,) on the CPU, in memory that the node's ranks share if possible.

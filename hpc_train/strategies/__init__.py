@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hpc_train.comm import Comm
+from hpc_train.comm import Terms as Compression
 from hpc_train.errors import UsageError, unknown
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.schedule import Scheduler
@@ -26,6 +27,7 @@ __all__ = [
     "STRATEGIES",
     "AllReduce",
     "Arena",
+    "Compression",
     "Layout",
     "Learner",
     "LocalSGD",
@@ -87,11 +89,13 @@ class Options:
 
     Attributes:
         collective: how ranks sum their gradients.
+        compression: how gradients are compressed.
         server: what a parameter server is told.
         rounds: what local SGD is told.
     """
 
     collective: str = "auto"
+    compression: Compression = Compression()  # noqa: RUF009
     server: Terms = Terms()  # noqa: RUF009
     rounds: Rounds = Rounds()  # noqa: RUF009
 
@@ -100,7 +104,9 @@ Build = Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler], Strate
 
 # name -> what builds it, as the options say
 STRATEGIES: dict[str, Callable[[Options], Build]] = {
-    "allreduce": lambda options: partial(AllReduce, collective=options.collective),
+    "allreduce": lambda options: partial(
+        AllReduce, collective=options.collective, compression=options.compression
+    ),
     "parameter_server": lambda options: partial(ParameterServer, terms=options.server),
     "local_sgd": lambda options: partial(
         LocalSGD, collective=options.collective, rounds=options.rounds

@@ -22,6 +22,7 @@ class AllReduce(LockStep):
     def regroup(self, layout: Layout, scheduler: Scheduler) -> None:
         """Make anew what depends on who the ranks are; collective. Weights stay as they are."""
         self._regroup(layout, scheduler)
+        self._reductions = {n: one.heir(self._comm) for n, one in self._reductions.items()}
 
     def rollback(self) -> None:
         """Forget a batch that was begun and never finished: module buffers are as before it."""

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from hpc_train.comm import Comm, prepare
-from hpc_train.comm.operation import Operation
+from hpc_train.comm import Comm, Terms
 from hpc_train.errors import NonFiniteError
 from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
@@ -24,9 +23,12 @@ from hpc_train.record import operation, phase
 from hpc_train.schedule import Scheduler
 from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
 from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.reduction import make_reductions
 from hpc_train.strategies.tally import Layout, Tally, Total
 
 logger = logging.getLogger(__name__)
+
+EXACT = Terms()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class LockStep:
         layout: Layout,
         scheduler: Scheduler,
         collective: str,
+        compression: Terms = EXACT,
     ) -> None:
         self._number = 0
         self._model = model
@@ -87,8 +90,8 @@ class LockStep:
         self._samples = 0
         self._comm = comm
         self._learners = learners
-        self._collective = collective
         self._regroup(layout, scheduler)
+        self._reductions = make_reductions(comm, learners, collective, compression)
         self._spread()
 
     def _regroup(self, layout: Layout, scheduler: Scheduler) -> None:
@@ -100,12 +103,6 @@ class LockStep:
         self._before: tuple[int, ...] = ()  # ... and in the one before
         self._layout = layout
         self._share_gradients()
-        self._reductions: dict[str, list[Operation]] = {
-            learner.name: [
-                prepare(self._collective, self._comm, arena.grad) for arena in learner.arenas
-            ]
-            for learner in self._learners
-        }
 
     def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
         """Which samples of which global batch are this rank's, as they are trained."""
@@ -143,6 +140,8 @@ class LockStep:
         If weights drifted apart, rank 0's are taken, with a warning: replicas make the same
         updates from the same sums, so they differ only where their processors round differently.
         """
+        for reduction in self._reductions.values():
+            reduction.settle()
         merge_buffers(self._model, self._comm, self._samples)
         self._samples = 0
         digests = [
@@ -155,11 +154,19 @@ class LockStep:
             self._spread()
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Nothing beside weights and optimizer belongs to a checkpoint."""
-        return {}
+        """What reductions must remember, by phase."""
+        return {
+            f"{place}/{name}": tensor
+            for place, reduction in self._reductions.items()
+            for name, tensor in reduction.tensors().items()
+        }
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Nothing to take up."""
+        """Take up what `tensors` told."""
+        for name, reduction in self._reductions.items():
+            prefix = f"{name}/"
+            own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            reduction.restore(own)
 
     def _step(self, learner: Learner, tally: Tally) -> Outcome:
         """Sum the gradients, agree, and make the same update on every rank."""
@@ -179,6 +186,7 @@ class LockStep:
             finite = math.isfinite(norm) and not total.flags["non_finite"]
             if finite:
                 learner.update(clip_factor(norm, learner.clip_norm) / total.weight)
+                self._reductions[learner.name].commit()
                 self._samples += tally.samples
             else:
                 self._buffers.restore()
@@ -187,10 +195,7 @@ class LockStep:
     def _reduce(self, learner: Learner) -> None:
         """Sum the gradients of `learner` over all ranks, in place."""
         operation("reduce", sum(arena.grad.nbytes for arena in learner.arenas))
-        for reduction in self._reductions[learner.name]:
-            reduction.launch()
-        for reduction in self._reductions[learner.name]:
-            reduction.finish()
+        self._reductions[learner.name].reduce(sum(self._counts))
 
     def _agree(self, tally: Tally) -> Total:
         rank = self._comm.world.rank

@@ -6,7 +6,7 @@ from hpc_train.config import Config
 from hpc_train.config.schema import parse_seconds
 from hpc_train.errors import ConfigError
 from hpc_train.schedule import find_policy
-from hpc_train.strategies import Options, Rounds, Terms
+from hpc_train.strategies import Compression, Options, Rounds, Terms
 
 
 def make_options(config: Config) -> Options:
@@ -21,6 +21,9 @@ def make_options(config: Config) -> Options:
     assert seconds is not None  # the schema has checked it
     return Options(
         collective=config.comm.collective,
+        compression=Compression(
+            config.comm.gradient_compression, config.comm.topk_density, config.comm.powersgd_rank
+        ),
         server=Terms(
             staleness=None if section.staleness == "unbounded" else section.staleness,
             server_trains=section.server_trains,
@@ -48,6 +51,13 @@ def _check(config: Config) -> None:
             "(precision.autocast: float16)",
             "precision.autocast",
             'use "bfloat16", or strategy.name = "allreduce"',
+        )
+    if name != "allreduce" and config.comm.gradient_compression != "none":
+        raise _refused(
+            f'strategy.name = "{name}" cannot compress gradients '
+            f"(comm.gradient_compression: {config.comm.gradient_compression})",
+            "comm.gradient_compression",
+            'leave it out, or use strategy.name = "allreduce"',
         )
     if name == "local_sgd" and (averages.ema_decay or averages.swa_start is not None):
         raise _refused(

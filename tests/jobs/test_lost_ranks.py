@@ -72,6 +72,19 @@ def test_killed_ranks_cost_neither_samples_nor_results(config, tmp_path, calm, k
     )
 
 
+@pytest.mark.parametrize("name", ["topk", "powersgd"])
+def test_what_a_lost_rank_had_not_sent_yet_is_dropped_and_told(config, tmp_path, name):
+    argv = ["run", config, "run.dir=hurt", f"comm.gradient_compression={name}", *COMMON, "-n", 4]
+    kills = ("kill:0@5:communication", "kill:2@14:compute")
+    ended = hpc_train(*argv, *(f"--inject={kill}" for kill in kills), cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert result(tmp_path / "hurt")["status"] == "done"
+    assert len(steps(tmp_path / "hurt")) == 39
+    for rank in (0, 2):
+        assert f"what gradient compression had not sent yet of rank {rank} on " in ended.err, ended
+    assert "weights differ between ranks" not in ended.err, ended
+
+
 def test_with_too_few_ranks_left_the_run_is_saved_and_wants_to_go_on(config, tmp_path, calm):
     argv = ["run", config, "run.dir=hurt", *COMMON, "recovery.min_ranks=2"]
     ended = hpc_train(*argv, "-n", 2, "--inject=kill:0@17", cwd=tmp_path)

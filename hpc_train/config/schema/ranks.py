@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hpc_train.config.schema.types import NonNegative, Section
+from hpc_train.config.schema.types import NonNegative, PositiveInt, Section
 
 
 class Schedule(Section):
@@ -38,3 +38,11 @@ class Comm(Section):
     collective: Literal["auto", "native", "ring", "shared", "hierarchical"] = Field(
         "auto", description="auto: the fastest here; native: MPI's; ring; shared; hierarchical"
     )
+    gradient_compression: Literal["none", "auto", "fp16", "bf16", "topk", "powersgd"] = Field(
+        "none",
+        description="what travels of gradients; the rest later; auto: between nodes, if it pays",
+    )
+    topk_density: float = Field(
+        0.01, gt=0, le=1, description="topk: part of all elements that travels"
+    )
+    powersgd_rank: PositiveInt = Field(2, description="powersgd: rank of the matrices that travel")
