@@ -239,6 +239,7 @@ def launch(request: Request, ranks: int, stop: StopFlag, *, as_json: bool, verbo
         stop,
         wall_seconds=wall_seconds(config),
         fault_tolerant=section.shrink and ranks > 1,
+        least=section.min_ranks,
     )
     if result is not None and result.status in ("done", "preempted", "failed"):
         return code if code == 130 else result.exit_code

@@ -54,16 +54,23 @@ def physical_cores(cpus: Collection[int], root: Path = _CPUS) -> int:
 def allocated_slots(environ: Mapping[str, str]) -> int | None:
     """Slots of the batch job around this process; None if there is no job or it does not say.
 
-    Slurm writes the tasks of each node as "4(x2),3": two nodes of four and one of three. PBS
-    writes a file with a line per slot.
+    PBS writes a file with a line per slot.
     """
-    tasks = environ.get("SLURM_TASKS_PER_NODE", "") if "SLURM_JOB_ID" in environ else ""
-    if tasks:
-        found = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in tasks.split(",")]
-        parts = [match for match in found if match]
-        if len(parts) == len(found):
-            return sum(int(match[1]) * int(match[2] or 1) for match in parts)
+    if counts := slurm_tasks(environ):
+        return sum(counts)
     try:
         return len(Path(environ["PBS_NODEFILE"]).read_text().split()) or None
     except (KeyError, OSError):
         return None
+
+
+def slurm_tasks(environ: Mapping[str, str]) -> list[int]:
+    """Tasks of each node of the Slurm job around this process; empty if it does not say.
+
+    Slurm writes them as "4(x2),3": two nodes of four and one of three.
+    """
+    text = environ.get("SLURM_TASKS_PER_NODE", "") if "SLURM_JOB_ID" in environ else ""
+    found = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
+    if not all(found):
+        return []
+    return [int(match[1]) for match in found if match for _ in range(int(match[2] or 1))]

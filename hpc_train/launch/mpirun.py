@@ -97,6 +97,7 @@ def command(
     machine: Machine,
     forward: Sequence[str] = (),
     fault_tolerant: bool = False,
+    hosts: Mapping[str, int] | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """How to start `program` on `ranks` ranks.
 
@@ -110,11 +111,15 @@ def command(
         machine: where.
         forward: variables of the environment that ranks on other nodes need as well.
         fault_tolerant: whether the others live on when a rank dies; see `can_lose_ranks`.
+        hosts: most ranks of each node that may be used, by name; None for all of the allocation.
 
     Returns:
         The command line, and variables to add to the environment.
     """
     argv = [launcher.path, "-n", str(ranks)]
+    if hosts:
+        listed = ",".join(f"{host}:{most}" for host, most in hosts.items())
+        argv += ["--host" if launcher.vendor == "Open MPI" else "-hosts", listed]
     extra: dict[str, str] = {}
     if launcher.vendor == "Open MPI":
         argv += ["--with-ft", "ulfm"] if fault_tolerant else []

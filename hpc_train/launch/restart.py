@@ -3,7 +3,8 @@
 attempt ---> a result was written?         the run ended by its own will: that is the end
         ---> Ctrl-C, SIGTERM, save-and-leave?            so asked: that is the end
         ---> a signal ended a rank, or the launcher ended without a word?
-                 -> once more, at most max_restarts times within a period
+                 -> once more, at most max_restarts times within a period,
+                    on the nodes of the allocation that answer
         ---> an exit code of an error      it would only repeat: that is the end
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_train.errors import EXIT_REQUEUE
+from hpc_train.launch.slurm.nodes import Place, find_place
 from hpc_train.launch.start import start_job
 from hpc_train.launch.supervise import Ended
 from hpc_train.observe import Result, read_result
@@ -67,6 +69,7 @@ def run_attempts(
     *,
     wall_seconds: float | None = None,
     fault_tolerant: bool = False,
+    least: int = 1,
 ) -> tuple[int, Result | None]:
     """Run a job, and start it again where that helps.
 
@@ -78,6 +81,7 @@ def run_attempts(
         stop: raised if the run shall save and leave while no rank is there to hear of it.
         wall_seconds: how long all attempts may take together.
         fault_tolerant: as `start_job`.
+        least: ranks below which it is rather queued again than started on the nodes that answer.
 
     Returns:
         What the last launcher says, and the result that its ranks wrote, if they did.
@@ -88,24 +92,47 @@ def run_attempts(
     shared = _shared(os.environ, wall_seconds)
     told: list[str] = []
     times: list[float] = []
+    place = Place(ranks)
     while True:
-        before = _stamp(folder)
-        own = shared | ({RESTARTS: json.dumps(told)} if told else {})
-        ended = start_job(program(len(told)), ranks, own, fault_tolerant=fault_tolerant)
-        # a result that was there before says nothing of ranks that left without touching it
-        result = read_result(folder) if _stamp(folder) != before else None
-        why, now = cause(ended, told=result is not None), time.monotonic()
-        if why is None:
+        ended, result = _attempt(program(len(told)), place, folder, told, shared, fault_tolerant)
+        if (why := cause(ended, told=result is not None)) is None:
             return ended.code, result
         if stop.is_set:
             return EXIT_REQUEUE, None
-        if not limits.allow(times, now):
+        if not limits.allow(times, now := time.monotonic()):
             if limits.most:
                 logger.error("not started again: recovery.max_restarts is %d", limits.most)
             return ended.code, None
-        told.append(why)
+        place = find_place(ranks, shared)
+        if place.ranks < least:
+            logger.error("not started again: %s", _describe(place))
+            return EXIT_REQUEUE, None
+        told.append(f"{why}; {_describe(place)}" if place.silent else why)
         times.append(now)
-        logger.warning("restart %d, from the newest checkpoint: %s", len(told), why)
+        logger.warning("restart %d, from the newest checkpoint: %s", len(told), told[-1])
+
+
+def _attempt(
+    argv: Sequence[str],
+    place: Place,
+    folder: Path,
+    told: Sequence[str],
+    shared: Mapping[str, str],
+    tolerant: bool,
+) -> tuple[Ended, Result | None]:
+    """One start of the job: how it ended, and the result that it wrote, if it did."""
+    before = _stamp(folder)
+    environ = {**shared, **({RESTARTS: json.dumps(told)} if told else {})}
+    ended = start_job(argv, place.ranks, environ, fault_tolerant=tolerant, hosts=place.hosts)
+    # a result that was there before says nothing of ranks that left without touching it
+    return ended, read_result(folder) if _stamp(folder) != before else None
+
+
+def _describe(place: Place) -> str:
+    """Which nodes are left out, and what that leaves."""
+    verb = "does" if len(place.silent) == 1 else "do"
+    ranks = f"{place.ranks} rank{'s' * (place.ranks != 1)}"
+    return f"{', '.join(place.silent)} {verb} not answer, which leaves {ranks}"
 
 
 def _shared(environ: Mapping[str, str], wall_seconds: float | None) -> dict[str, str]:

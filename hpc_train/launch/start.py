@@ -24,6 +24,7 @@ def start_job(
     environ: Mapping[str, str] | None = None,
     *,
     fault_tolerant: bool = False,
+    hosts: Mapping[str, int] | None = None,
 ) -> supervise.Ended:
     """Run `program` on `ranks` ranks of this machine or allocation until all have ended.
 
@@ -32,6 +33,7 @@ def start_job(
         ranks: how many, >= 1.
         environ: the environment; this process's by default.
         fault_tolerant: whether the death of a rank shall leave the others alive, if this MPI can.
+        hosts: most ranks of each node that may be used, by name; None for all of the allocation.
 
     Returns:
         How the launcher and its ranks ended.
@@ -48,6 +50,7 @@ def start_job(
         machine=this_machine(environ),
         forward=forwarded(environ),
         fault_tolerant=fault_tolerant and mpirun.can_lose_ranks(launcher, environ),
+        hosts=hosts,
     )
     return supervise.run_ranks(
         argv, {**extra, **environ}, filter_stdout=launcher.vendor != "Open MPI"

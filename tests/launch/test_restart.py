@@ -54,7 +54,7 @@ def attempts(tmp_path, monkeypatch):
     """Runs a program in place of a launcher and its ranks; gives code, result and environments."""
     seen = []
 
-    def start(argv, ranks, environ, *, fault_tolerant):
+    def start(argv, ranks, environ, *, fault_tolerant, hosts):
         seen.append({name: environ.get(name, "") for name in environ if "HPC_TRAIN_" in name})
         return run_ranks(argv, environ)
 

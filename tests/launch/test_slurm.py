@@ -80,12 +80,12 @@ def world(tmp_path, monkeypatch):
     return bin_, here
 
 
-def run_script(world, body, *, run, restarts=0, overrides=(), config="c d.toml"):
+def run_script(world, body, *, run, restarts=0, overrides=(), config="c d.toml", **asked):
     """Run the script that trains, with `body` in place of hpc-train; its exit code."""
     bin_, here = world
     fake(bin_, "trainer", body)
     text = train(
-        Allocation(max_requeues=3),
+        Allocation(max_requeues=3, **asked),
         program="trainer",
         run=str(run),
         config=config,
@@ -146,6 +146,13 @@ def test_it_is_requeued_where_that_helps(world, status, code, step, exits, again
     run = world[1] / "run"
     assert run_script(world, ends(run, status, code, step), run=run) == exits
     assert requeued(world) == (["requeue 7"] if again else [])
+
+
+def test_of_a_range_of_nodes_fewer_may_do_the_next_time(world):
+    run = world[1] / "run"
+    body = ends(run, "preempted", 75, 5)
+    assert run_script(world, body, run=run, nodes="2-4", tasks_per_node=3) == 75
+    assert requeued(world) == ["requeue 7", "update JobId=7 NumTasks=6"]
 
 
 def test_only_with_progress_and_within_the_limit(world):

@@ -113,8 +113,14 @@ def directives(asked: Allocation, output: str) -> list[str]:
         "#SBATCH --open-mode=append",
         "# the folder must exist before sbatch is called",
         *_directive("output", output),
-        *(f"#SBATCH {option}" for option in asked.options),
+        *(line for option in asked.options for line in _option(option)),
     ]
+
+
+def _option(option: str) -> list[str]:
+    """`--name=value` as a directive; anything else as it is."""
+    match = re.fullmatch(r"--([a-z-]+)=(.*)", option)
+    return _directive(match[1], match[2]) if match else [f"#SBATCH {option}"]
 
 
 def _directive(name: str, value: str) -> list[str]:
@@ -187,12 +193,27 @@ if [ "${SLURM_RESTART_COUNT:-0}" -lt "$requeues" ] &&
     [ -n "$now" ] && { [ "$now" != "$before" ] || [ -n "$leaving" ]; }; then
     echo "$now" >"$run/requeued"
     echo "requeued after ${now} (status: ${status:-none}, start ${SLURM_RESTART_COUNT:-0})"
+    trap '' TERM USR1  # with which Slurm ends what is left of this start
     scontrol requeue "$SLURM_JOB_ID"
-    exit 75
+@fewer@    exit 75
 fi
 echo "not requeued (status: ${status:-none}, newest checkpoint: ${now:-none}), see $run/logs" >&2
 [ "$status" = preempted ] && exit 75
 exit 1"""
+
+
+def after(asked: Allocation) -> str:
+    """What is done with the ranks' end. Of a range of nodes, fewer than before may do.
+
+    Slurm remembers how many tasks a job had, and would let it wait for as many nodes again.
+    """
+    least, _, most = asked.nodes.partition("-")
+    tasks = int(least) * asked.tasks_per_node
+    fewer = (
+        "    # it had more tasks perhaps, and would wait for as many nodes again\n"
+        f'    scontrol update JobId="$SLURM_JOB_ID" NumTasks={tasks}\n'
+    )
+    return _AFTER.replace("@fewer@", fewer if most else "")
 
 
 def train(
@@ -232,7 +253,7 @@ def train(
         'if [ -f "$run/config.toml" ]; then first=() resume=(--resume "$run"); fi',
         "",
         *start(asked.launcher, program),
-        _AFTER,
+        after(asked),
     ]
     return render(directives(asked, logs), environment(asked.prepare), body, _TITLE)
 
