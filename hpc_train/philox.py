@@ -16,6 +16,7 @@ The order of training depends on these bits: the golden values in the tests may 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -78,6 +79,11 @@ def derive(seed: int, stream: int, *path: int) -> int:
     """
     state = seed & 0xFFFFFFFFFFFFFFFF
     for element in (len(path), *path):
-        low, high, _, _ = rounds((element & _LOW, element >> 32 & _LOW, 0, stream), key_of(state))
-        state = low | high << 32
+        state = _fold(state, stream, element)
     return state & 0x7FFFFFFFFFFFFFFF
+
+
+@lru_cache(maxsize=256)  # paths of neighbouring steps differ in their last elements alone
+def _fold(state: int, stream: int, element: int) -> int:
+    low, high, _, _ = rounds((element & _LOW, element >> 32 & _LOW, 0, stream), key_of(state))
+    return low | high << 32

@@ -36,7 +36,11 @@ class MetricsFile:
 
     def record(self, record: Record) -> None:
         """Write `record`; numbers that are not finite become null, as JSON has none."""
-        self._file.write(json.dumps(finite(record)) + "\n")
+        try:
+            line = json.dumps(record, allow_nan=False)
+        except ValueError:
+            line = json.dumps(finite(record))
+        self._file.write(line + "\n")
         if record["kind"] != "step" or time.monotonic() - self._flushed > self._patience:
             self._file.flush()
             self._flushed = time.monotonic()

@@ -25,14 +25,18 @@ class Patience:
         self._floor = floor_seconds
         self._longest: dict[str, float] = {}
         self._seen: dict[str, int] = {}
+        self._limits: dict[str, float] = {}  # of phases that are known
+        self._unknown = _UNKNOWN_FACTOR * floor_seconds
 
     def learn(self, name: str, seconds: float) -> None:
         """The phase `name` lasted so long."""
-        self._seen[name] = self._seen.get(name, 0) + 1
-        self._longest[name] = max(seconds, _FORGETTING * self._longest.get(name, 0.0))
+        longest = _FORGETTING * self._longest.get(name, 0.0)
+        self._longest[name] = longest = seconds if seconds > longest else longest
+        seen = self._seen[name] = self._seen.get(name, 0) + 1
+        if seen >= _KNOWN:
+            limit = _FACTOR * longest
+            self._limits[name] = limit if limit > self._floor else self._floor
 
     def limit(self, name: str) -> float:
         """For how many seconds it may last now."""
-        if self._seen.get(name, 0) < _KNOWN:
-            return _UNKNOWN_FACTOR * self._floor
-        return max(self._floor, _FACTOR * self._longest[name])
+        return self._limits.get(name, self._unknown)

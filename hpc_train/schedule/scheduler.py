@@ -95,7 +95,8 @@ class Scheduler:
             if not self._probes.running:
                 return
         self._account(counts, busy_seconds)
-        self.speeds.observe(counts, busy_seconds)
+        if self._situation.num_ranks > 1:  # one rank has nothing to decide
+            self.speeds.observe(counts, busy_seconds)
 
     def decide(self, batch: int) -> Plan | None:
         """The plan that shall hold from `batch` on, or None to leave the present one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import nn
@@ -16,18 +18,25 @@ class BufferSnapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        self._modules = list(model.named_modules())  # walking through them takes long
         self._held: dict[str, torch.Tensor] = {}
 
     def take(self) -> None:
         """Remember all buffers."""
-        self._held = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        self._held = {name: buffer.clone() for name, buffer in self._buffers()}
 
     def restore(self) -> None:
         """Set all buffers to what they were at the last `take`."""
-        for name, buffer in self._model.named_buffers():
+        for name, buffer in self._buffers():
             if name in self._held and self._held[name].shape == buffer.shape:
                 buffer.copy_(self._held[name])
+
+    def _buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The buffers as they are now, by name."""
+        for prefix, module in self._modules:
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    yield f"{prefix}.{name}", buffer
 
 
 def merge_buffers(model: nn.Module, comm: Comm, samples: int) -> None:

@@ -96,6 +96,8 @@ class Learner:
 
     def norm(self) -> float:
         """The global 2-norm of the gradient; not finite if any element is not."""
+        if len(self.arenas) == 1:
+            return float(torch.linalg.vector_norm(self.arenas[0].grad))
         norms = [torch.linalg.vector_norm(arena.grad).double() for arena in self.arenas]
         return float(torch.linalg.vector_norm(torch.stack([n.cpu() for n in norms])))
 

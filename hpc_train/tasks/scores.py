@@ -80,15 +80,13 @@ class Scores:
         self, scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
         """The sums of a batch: scores (n, num_classes), labels (n,), weights (n,) or None."""
-        weights = scores.new_ones(len(labels)) if weights is None else weights
         said = scores.argmax(1)
-        right = (said == labels).to(weights.dtype) * weights
-        found = {"accuracy": right.sum()}
+        found = {"accuracy": _sum(said == labels, weights)}
         for count in self._tops:
             best = scores.topk(min(count, scores.shape[1]), dim=1).indices
-            among = (best == labels[:, None]).any(1)
-            found[f"top_{count}"] = (among.to(weights.dtype) * weights).sum()
+            found[f"top_{count}"] = _sum((best == labels[:, None]).any(1), weights)
         if self._f1 or self._confusion:
+            weights = scores.new_ones(len(labels)) if weights is None else weights
             known = functional.one_hot(labels, self._classes).to(weights.dtype)  # (n, classes)
             told = functional.one_hot(said, self._classes).to(weights.dtype)
             both = (known * weights[:, None]).T @ told  # (label, said)
@@ -121,3 +119,12 @@ class Scores:
         # a class that is neither said nor there has no score, and does not count
         scores = [2 * hit / both for hit, both in counts if both]
         return sum(scores) / len(scores) if scores else math.nan
+
+
+def _sum(right: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """How many samples are right, each by its weight."""
+    return (
+        right.sum(dtype=torch.float64)
+        if weights is None
+        else (right.to(weights.dtype) * weights).sum()
+    )

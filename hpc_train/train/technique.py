@@ -188,9 +188,12 @@ class Techniques:
         told = [overflowed(learner) for overflowed in self._overflowed]
         return next((text for text in told if text is not None), None)
 
-    @contextmanager
-    def stepping(self) -> Iterator[None]:
+    def stepping(self) -> AbstractContextManager[None]:
         """Around a phase of a step."""
+        return self._around() if self._stepping else nullcontext()
+
+    @contextmanager
+    def _around(self) -> Iterator[None]:
         with ExitStack() as stack:
             for stepping in self._stepping:
                 stack.enter_context(stepping())
