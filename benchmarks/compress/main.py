@@ -17,6 +17,7 @@ from hpc_train.observe import environment
 TRAINED = {
     "dense": [],
     "magnitude 80 %": ["compress.prune=magnitude", "compress.amount=0.8"],
+    "saliency 80 %": ["compress.prune=saliency", "compress.amount=0.8"],
     "sensitivity 80 %": ["compress.prune=sensitivity", "compress.amount=0.8"],
     "2:4": ["compress.prune=pattern"],
     "channels, half the operations": ["compress.prune=channels", "compress.amount=0.5"],
@@ -25,6 +26,7 @@ TRAINED = {
 # side -> (what is trained, how it is compressed)
 SIDES = {
     "magnitude 80 %": ("magnitude 80 %", []),
+    "saliency 80 %": ("saliency 80 %", []),
     "sensitivity 80 %": ("sensitivity 80 %", []),
     "2:4": ("2:4", []),
     "channels, half the operations": ("channels, half the operations", []),

@@ -13,7 +13,7 @@ from hpc_train.cli.table import aligned
 if TYPE_CHECKING:
     from hpc_train.train.compressing import Report
 
-PRUNE = ["none", "magnitude", "sensitivity", "pattern", "channels"]
+PRUNE = ["none", "magnitude", "saliency", "sensitivity", "pattern", "channels"]
 QUANTIZE = ["none", "dynamic", "static"]
 
 
@@ -47,7 +47,7 @@ def command(
     """Write the network of RUN to model.pt, without channels that are zero, and what it gained.
 
     Plain PyTorch loads it: torch.jit.load("model.pt"). What [compress] did in training is kept;
-    --prune takes more at once, without training after it.
+    --prune takes more at once, without training after it; sensitivity measures each layer first.
 
     \b
     hpc-train compress latest
@@ -87,4 +87,6 @@ def lines(report: Report) -> list[str]:
     for name, one in report.metrics_before.items():
         other = report.metrics_after[name]
         rows.append([f"{report.data} {name}", f"{one:.4f}", f"{other:.4f}", f"{other - one:+.4f}"])
-    return aligned(rows)
+    if report.scan is None:
+        return aligned(rows)
+    return [*aligned(report.scan), "", *aligned(rows)]

@@ -116,7 +116,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     )
     orders = together(comm, lambda: training_orders(config, datasets["train"], plan.window))
     player = together(comm, lambda: make_player(config, comm, task, network, feed))
-    needs = Needs(config, comm, plan, network, learners, task, player)
+    needs = Needs(config, comm, plan, network, learners, task, feed, datasets, player)
     techniques = together(comm, lambda: make_techniques(needs, own.techniques))
     return Parts(
         config=config,

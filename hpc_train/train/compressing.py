@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hpc_train.compress import int8, make_pruner, reconstruct
 from hpc_train.compress.export import export, load_exported
 from hpc_train.compress.figures import BATCHES, Cost, flops, latency_ms, parameters
 from hpc_train.compress.pruning import Rule, weights_of
+from hpc_train.compress.pruning.sensitivity import Sensitivity
 from hpc_train.config import Config, load
 from hpc_train.data import Dataset, Loader, make_order
 from hpc_train.errors import ConfigError, UsageError
@@ -30,7 +31,7 @@ from hpc_train.train.learning import make_task
 from hpc_train.train.network import make_model
 from hpc_train.train.played import is_played
 from hpc_train.train.saving import make_store
-from hpc_train.train.step import measure
+from hpc_train.train.sums import measure
 from hpc_train.train.survey import needed_fields, scale_of, survey, targets_of, windows_of
 from hpc_train.train.weights import final_weights
 
@@ -58,13 +59,17 @@ class Wish:
 
 @dataclass(frozen=True)
 class Report:
-    """What it gained: costs and metrics of the test data before and after."""
+    """What it gained: costs and metrics of the test data before and after.
+
+    `scan` is what was measured of each layer, to prune by sensitivity, as a table of text.
+    """
 
     data: str
     before: Cost
     after: Cost
     metrics_before: dict[str, float]
     metrics_after: dict[str, float]
+    scan: list[list[str]] | None = None
 
     def json(self) -> dict[str, Any]:
         """As a document."""
@@ -127,8 +132,9 @@ class Plain:
         return self._measure(model, self.data, None)
 
     def loss(self, model: nn.Module) -> float:
-        """The mean loss of the first training samples in the order of the run."""
-        return self._measure(model, "train", _LOOKED_AT)["loss"]
+        """The mean loss of the first samples that `SomeLoss` measures."""
+        kind = "validation" if "validation" in self._datasets else "train"
+        return self._measure(model, kind, self.config.compress.scan_samples)["loss"]
 
     def samples(self) -> list[torch.Tensor]:
         """Inputs of the first training samples in the order of the run."""
@@ -173,7 +179,7 @@ def compress(plain: Plain, wish: Wish, path: Path) -> Report:
         ConfigError: if a rule or a method is unknown.
     """
     before, samples = plain.model, plain.samples()
-    smaller = _pruned(plain, wish, samples[0][:2])
+    smaller, scan = _pruned(plain, wish, samples[0][:2])
     rebuilt = _rebuilt(smaller, samples[0][:2], must=wish.prune == "channels")
     after = _quantized(rebuilt, wish, samples, plain.ranges)
     example = samples[0]
@@ -188,6 +194,7 @@ def compress(plain: Plain, wish: Wish, path: Path) -> Report:
         _cost(sizes[1], rebuilt, example, {n: second for n, (_, second) in times.items()}),
         plain.evaluate(before),
         plain.evaluate(after),
+        scan,
     )
 
 
@@ -197,11 +204,16 @@ def _cost(
     return Cost(size_bytes, *parameters(model), flops(model, example), latency)
 
 
-def _pruned(plain: Plain, wish: Wish, example: torch.Tensor) -> nn.Module:
-    """A copy of the network with fewer weights, at once and without training after it."""
+def _pruned(
+    plain: Plain, wish: Wish, example: torch.Tensor
+) -> tuple[nn.Module, list[list[str]] | None]:
+    """A copy of the network with fewer weights, at once and without training after it.
+
+    Beside it what was measured of its layers, if that was.
+    """
     model = copy.deepcopy(plain.model)
     if wish.prune == "none":
-        return model
+        return model, None
     section = plain.config.compress
     keep, of = section.keep_of
     rule = Rule(model, example, wish.amount, keep, of, section.channel_multiple)
@@ -209,10 +221,23 @@ def _pruned(plain: Plain, wish: Wish, example: torch.Tensor) -> nn.Module:
     named = dict(model.named_parameters())
     squares = _squares(plain, model) if pruner.wants_gradients else {}
     masks = {name: torch.ones_like(named[name], dtype=torch.bool) for name in pruner.names}
+    scan = None
+    if isinstance(pruner, Sensitivity):
+        scan = pruner.scan(lambda masks: _trial(plain, model, masks)).rows(wish.amount)
     with torch.no_grad():
         for name, mask in pruner.masks(masks, squares, 1.0).items():
             named[name].mul_(mask)
-    return model
+    return model, scan
+
+
+def _trial(plain: Plain, model: nn.Module, masks: Mapping[str, torch.Tensor]) -> float:
+    """The loss of a copy of the model with masks on."""
+    tried = copy.deepcopy(model)
+    named = dict(tried.named_parameters())
+    with torch.no_grad():
+        for name, mask in masks.items():
+            named[name].mul_(mask)
+    return plain.loss(tried)
 
 
 def _squares(plain: Plain, model: nn.Module) -> dict[str, torch.Tensor]:

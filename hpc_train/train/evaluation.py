@@ -6,17 +6,15 @@ import logging
 from collections.abc import Iterator
 
 from hpc_train.data import Samples
-from hpc_train.plan import Batch, Work
 from hpc_train.strategies import Layout, Tally, Total
 from hpc_train.tasks import Task, summarized, sums_of
 from hpc_train.train.build import Parts
+from hpc_train.train.some_loss import MOST_AT_ONCE, parts_of
 from hpc_train.train.source import Source
-from hpc_train.train.step import check_metrics, measure
+from hpc_train.train.sums import check_metrics, measure
 from hpc_train.world import together
 
 logger = logging.getLogger(__name__)
-
-_MOST = 1024  # samples of a part where no micro-batch size is set
 
 
 def evaluate(parts: Parts, kind: str) -> dict[str, float]:
@@ -32,7 +30,7 @@ def evaluate(parts: Parts, kind: str) -> dict[str, float]:
     world, loader = parts.comm.world, parts.loaders[kind]
     total = loader.dataset.num_samples
     start, stop = (total * rank // world.size for rank in (world.rank, world.rank + 1))
-    size = parts.config.data.micro_batch_size or min(_MOST, parts.config.data.batch_size)
+    size = parts.config.data.micro_batch_size or min(MOST_AT_ONCE, parts.config.data.batch_size)
     phase = parts.evaluation
 
     def part() -> Tally:
@@ -55,9 +53,6 @@ def measured(task: Task, total: Total) -> dict[str, float]:
 
 def _samples(loader: Source, start: int, stop: int, size: int) -> Iterator[Samples]:
     """Samples [start, stop) in the order of ids, `size` at a time."""
-    works = [
-        Work(Batch(number, 0, first, min(first + size, stop)), 0, min(size, stop - first))
-        for number, first in enumerate(range(start, stop, size))
-    ]
+    works = list(parts_of(start, stop, size))
     loader.follow(iter(works))
     return map(loader.get, works)

@@ -32,7 +32,8 @@ from hpc_train.train.evaluation import evaluate
 from hpc_train.train.place import Place
 from hpc_train.train.records import Records
 from hpc_train.train.saving import Saving
-from hpc_train.train.step import check_metrics, compute
+from hpc_train.train.step import compute
+from hpc_train.train.sums import check_metrics
 from hpc_train.world import RankError, agree
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ def gone(masks):
     return 1 - sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
 
 
-@pytest.mark.parametrize("name", ["magnitude", "sensitivity"])
+@pytest.mark.parametrize("name", ["magnitude", "saliency"])
 @pytest.mark.parametrize("amount", [0.1, 0.5, 0.8, 0.97])
 def test_as_much_goes_as_was_asked_for(name, amount):
     assert gone(apply(name, make("plain"), amount)) == pytest.approx(amount, abs=1e-3)
@@ -60,11 +60,11 @@ def test_what_is_gone_stays_gone():
     assert gone(second) == pytest.approx(0.8, abs=1e-3)
 
 
-def test_a_sensitive_layer_keeps_more():
+def test_a_layer_with_large_gradients_keeps_more():
     model = make("plain")
     squares = {n: torch.ones_like(p) for n, p in model.named_parameters() if p.dim() > 1}
     squares["3.weight"] *= 1e6
-    masks = apply("sensitivity", model, 0.5, squares=squares)
+    masks = apply("saliency", model, 0.5, squares=squares)
     assert masks["3.weight"].double().mean() > 0.99
     assert masks["7.weight"].double().mean() < 0.2
 

@@ -24,7 +24,8 @@ DATA = {"test": "builtin:digits/test[50:97]"}
 GRADUAL = {"every": "2 steps", "begin": 0.1, "end": 0.45}
 KINDS = {
     "magnitude": {"prune": "magnitude", **GRADUAL},
-    "sensitivity, rewound": {"prune": "sensitivity", "rewind": 0.1, **GRADUAL},
+    "saliency, rewound": {"prune": "saliency", "rewind": 0.1, **GRADUAL},
+    "sensitivity": {"prune": "sensitivity", "scan_samples": 101, **GRADUAL},
     "channels": {"prune": "channels", "channel_multiple": 2, "amount": 0.5, **GRADUAL},
     "int8": {"quantize": "int8", "quantize_begin": 0.25},
     "both": {"prune": "pattern", "quantize": "int8", "quantize_begin": 0.25, **GRADUAL},

@@ -10,7 +10,7 @@ from torch import nn
 
 from hpc_train.errors import ConfigError
 from hpc_train.tasks import Classification, Regression, TensorBatch, summarized, sums_of
-from hpc_train.train.step import Sums
+from hpc_train.train.sums import Sums
 
 CLASSES = 4
 WANTED = ["accuracy", "top_2", "f1_macro", "f1_micro", "confusion"]

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from hpc_train.errors import DataError
 from hpc_train.tasks import NextToken, SequenceLabels, TensorBatch, summarized
-from hpc_train.train.step import Sums
+from hpc_train.train.sums import Sums
 
 GENERATOR = torch.Generator().manual_seed(5)
 SCORES = torch.randn(6, 5, 7, generator=GENERATOR, dtype=torch.float64)

@@ -86,7 +86,7 @@ def test_int8_after_training(quantize, runs, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt"]
 
 
-@pytest.mark.parametrize("rule", ["magnitude", "sensitivity", "pattern", "channels"])
+@pytest.mark.parametrize("rule", ["magnitude", "saliency", "sensitivity", "pattern", "channels"])
 def test_pruning_at_once(rule, runs, tmp_path):
     _, report = made(runs, "plain", tmp_path, rule, 0.4)
     if rule == "channels":

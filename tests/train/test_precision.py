@@ -12,7 +12,7 @@ from hpc_train.optim import Settings
 from hpc_train.strategies import Learner, Tally
 from hpc_train.tasks import Classification, Losses
 from hpc_train.train.device import set_tf32
-from hpc_train.train.step import Sums
+from hpc_train.train.sums import Sums
 from hpc_train.train.techniques.loss_scaling import LossScaling, Scale
 from tests.train.runs import records, trainer, weights
 

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from hpc_train.compress.pruning.channels import Channels
 from hpc_train.compress.pruning.magnitude import Magnitude
 from hpc_train.compress.pruning.pattern import Pattern
+from hpc_train.compress.pruning.saliency import Saliency
 from hpc_train.compress.pruning.sensitivity import Sensitivity
 from hpc_train.errors import ConfigError, unknown
 
@@ -81,6 +82,7 @@ def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 PRUNERS: dict[str, Callable[[Rule], Pruner]] = {
     "magnitude": lambda rule: Magnitude(weights_of(rule.model), rule.amount),
+    "saliency": lambda rule: Saliency(weights_of(rule.model), rule.amount),
     "sensitivity": lambda rule: Sensitivity(weights_of(rule.model), rule.amount),
     "pattern": lambda rule: Pattern(weights_of(rule.model), rule.keep, rule.of),
     "channels": lambda rule: Channels(

@@ -23,8 +23,8 @@ def _pattern(value: Any) -> Any:
 class Compress(Section):
     """Pruning and quantisation; `hpc-train compress RUN` makes a smaller file of the result."""
 
-    prune: Literal["none", "magnitude", "sensitivity", "pattern", "channels"] = Field(
-        "none", description="smallest weights, those of least effect, N of M, channels"
+    prune: Literal["none", "magnitude", "saliency", "sensitivity", "pattern", "channels"] = Field(
+        "none", description="smallest weights, least effect, by layer as measured, N of M, channels"
     )
     amount: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.8, description="part of weights that goes; for channels: of operations"
@@ -38,6 +38,9 @@ class Compress(Section):
     begin: Fraction = Field(0.1, description="part of the run after which pruning begins")
     end: Fraction = Field(0.7, description="part of the run after which it ends")
     every: Period = Field("50 steps", description="how often more is pruned, by a cubic curve")
+    scan_samples: PositiveInt = Field(
+        2048, description="for sensitivity: of the validation data, to measure each layer with"
+    )
     floor_metric: str = Field("accuracy", description="metric of the validation data for floor")
     floor: float | None = Field(
         None, examples=[0.95], description="pruning stops when the metric is below it"

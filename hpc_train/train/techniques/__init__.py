@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from hpc_train.comm import Comm
 from hpc_train.config import Config
+from hpc_train.data import Dataset
+from hpc_train.errors import ConfigError
 from hpc_train.strategies import Learner
 from hpc_train.tasks import Task
+from hpc_train.train.feed import Feed
 from hpc_train.train.player import Player
+from hpc_train.train.some_loss import SomeLoss
 from hpc_train.train.survey import Survey
 from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import (
@@ -42,7 +46,25 @@ class Needs:
     model: nn.Module
     learners: Sequence[Learner]
     task: Task
+    feed: Feed
+    datasets: Mapping[str, Dataset]
     player: Player | None = None
+
+    def loss(self, most: int) -> SomeLoss:
+        """What measures the loss of at most `most` samples.
+
+        Raises:
+            ConfigError: if there are no stored samples.
+        """
+        if self.player is not None:
+            raise ConfigError(
+                "layers are measured on stored samples (data.train is an environment)",
+                where="compress.prune",
+                hint='use "magnitude"',
+            )
+        return SomeLoss(
+            self.config, self.comm, self.datasets, self.feed, self.task, self.model, most
+        )
 
 
 # name -> what makes it, or None where the configuration leaves it off
@@ -60,7 +82,7 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     "max_norm": lambda needs: max_norm.make(needs.config),
     # after what else changes gradients and weights
     "pruning": lambda needs: pruning.make(
-        needs.config, needs.survey, needs.model, needs.learners, needs.comm
+        needs.config, needs.survey, needs.model, needs.learners, needs.comm, needs.loss
     ),
     "quantization": lambda needs: quantization.make(
         needs.config, needs.survey.num_batches, needs.model, needs.comm

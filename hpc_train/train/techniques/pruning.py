@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from hpc_train.augment.dropout import KeyedDropout
 from hpc_train.compress import Gradual, Pruner, make_pruner
 from hpc_train.compress.pruning import Rule, digest
+from hpc_train.compress.pruning.sensitivity import Scan, Sensitivity
 from hpc_train.config import Config
 from hpc_train.errors import ConfigError
 from hpc_train.plan import Batch, Every
@@ -58,15 +59,21 @@ class Pruning(Technique):
         course: when.
         learners: whose weights are pruned.
         group: the ranks.
+        loss: of the model as it is, the same on all ranks; for rules that measure layers.
     """
 
     name = "pruning"
 
     def __init__(
-        self, pruner: Pruner, course: Course, learners: Sequence[Learner], group: Group
+        self,
+        pruner: Pruner,
+        course: Course,
+        learners: Sequence[Learner],
+        group: Group,
+        loss: Callable[[], float] | None = None,
     ) -> None:
         self._pruner, self._course = pruner, course
-        self._learners, self._group = learners, group
+        self._learners, self._group, self._loss = learners, group, loss
         self._batch = 0
         self._last = -1  # the due batch up to which pruning was done
         self._stopped = False
@@ -135,7 +142,9 @@ class Pruning(Technique):
 
     def notes(self) -> dict[str, Any]:
         """How far pruning is."""
-        return {"last": self._last, "stopped": self._stopped, "is_kept": self._is_kept}
+        found = {"last": self._last, "stopped": self._stopped, "is_kept": self._is_kept}
+        table = self._pruner.table if isinstance(self._pruner, Sensitivity) else None
+        return found if table is None else {**found, "scan": table.json()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
         """Take up what `tensors` and `notes` told; what they do not know begins anew."""
@@ -150,6 +159,8 @@ class Pruning(Technique):
         if notes:
             self._last, self._stopped = int(notes["last"]), bool(notes["stopped"])
             self._is_kept = bool(notes["is_kept"])
+        if isinstance(self._pruner, Sensitivity) and "scan" in notes:
+            self._pruner.table = Scan.from_json(notes["scan"])
         self._sparsity = _sparsity(self._masks)
 
     def _own(self, learner: Learner) -> list[tuple[Arena, str]]:
@@ -173,6 +184,8 @@ class Pruning(Technique):
 
     def _prune(self, due: int) -> None:
         """New masks, the same on all ranks, and where asked for the weights of before."""
+        if isinstance(self._pruner, Sensitivity) and self._pruner.table is None:
+            self._scan(self._pruner)
         part = self._course.schedule.part(due)
         with torch.no_grad():
             masks = self._pruner.masks(self._masks, self._squares, part)
@@ -181,6 +194,35 @@ class Pruning(Technique):
         self._sparsity = _sparsity(self._masks)
         if self._start and self._sparsity > before:
             self._go_back()
+
+    def _scan(self, pruner: Sensitivity) -> None:
+        """Measure what each layer can bear, all ranks together."""
+        assert self._loss is not None
+        measure, before = self._loss, {n: w.clone() for n, w in self._weights().items()}
+
+        def trial(masks: Mapping[str, torch.Tensor]) -> float:
+            self._write({name: before[name] * mask for name, mask in masks.items()})
+            try:
+                return measure()
+            finally:
+                self._write({name: before[name] for name in masks})
+
+        table = pruner.scan(trial)
+        if self._group.world.is_coordinator:
+            for row in table.rows(pruner.amount):
+                logger.info("%s", "  ".join(row))
+
+    def _write(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Put weights into the arenas, by name."""
+
+        def put(data: torch.Tensor, arena: Arena) -> None:
+            for name, value in weights.items():
+                if name in arena.places:
+                    arena.view(data, name).copy_(value)
+
+        for learner in self._learners:
+            for arena in learner.arenas:
+                arena.write(lambda data, arena=arena: put(data, arena))  # type: ignore[misc]
 
     def _agree(self, masks: Mapping[str, torch.Tensor]) -> None:
         for name, mask in masks.items():
@@ -232,9 +274,17 @@ def _unpacked(text: str, like: torch.Tensor) -> torch.Tensor:
 
 
 def make(
-    config: Config, plan: Survey, model: nn.Module, learners: Sequence[Learner], group: Group
+    config: Config,
+    plan: Survey,
+    model: nn.Module,
+    learners: Sequence[Learner],
+    group: Group,
+    loss: Callable[[int], Callable[[], float]],
 ) -> Technique | None:
     """The technique, if the configuration says how to prune.
+
+    Args:
+        loss: gives what measures the loss of a number of samples.
 
     Raises:
         ConfigError: if the model has nothing to prune so, or what else is asked for would undo it.
@@ -269,7 +319,8 @@ def make(
         (KeyedDropout,),
     )
     course = Course(schedule, section.floor_metric, section.floor, rewind)
-    return Pruning(make_pruner(section.prune, rule), course, learners, group)
+    measure = loss(section.scan_samples) if section.prune == "sensitivity" else None
+    return Pruning(make_pruner(section.prune, rule), course, learners, group, measure)
 
 
 def _check(config: Config) -> None:

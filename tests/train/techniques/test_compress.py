@@ -35,7 +35,7 @@ def zeros(model):
     return sum(int((p == 0).sum()) for p in named) / sum(p.numel() for p in named)
 
 
-@pytest.mark.parametrize("rule", ["magnitude", "sensitivity"])
+@pytest.mark.parametrize("rule", ["magnitude", "saliency", "sensitivity"])
 def test_weights_stay_zero_to_the_end(rule, tmp_path):
     assert zeros(fit(tmp_path, prune=rule, amount=0.7)) == pytest.approx(0.7, abs=0.005)
     told = [record["metrics"]["sparsity"] for record in records(tmp_path, "step")]
@@ -123,3 +123,20 @@ def test_training_that_rounds_learns_ranges_and_other_weights(tmp_path):
 def test_what_cannot_be(sections, text, tmp_path):
     with pytest.raises(HpcTrainError, match=text):
         trainer(tmp_path, net(), **{"compress": {"prune": "magnitude"}, **sections}).fit()
+
+
+def test_sensitivity_is_measured_once_and_told(tmp_path, caplog):
+    """The table is in the log and the checkpoint; layers lose what it allots to them."""
+    with caplog.at_level("INFO"):
+        model = fit(tmp_path, prune="sensitivity", amount=0.6, scan_samples=50)
+    rows = [line for line in caplog.messages if line.startswith(("loss when pruned", "0.", "2."))]
+    lost = {}
+    for row in rows[1:]:
+        name, *_, ratio = row.split()
+        lost[name] = float(ratio)
+    named = dict(model.named_parameters())
+    assert sorted(lost) == ["0.weight", "2.weight"]
+    assert "4.weight" in named
+    for name, ratio in lost.items():
+        zero = float((named[name] == 0).double().mean())
+        assert zero == pytest.approx(ratio, abs=2 / named[name].numel() + 1e-3)
