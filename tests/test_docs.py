@@ -70,7 +70,7 @@ def test_every_recipe_is_listed():
 
 def test_the_readmes_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     script = next(block for block in blocks if "Trainer(" in block)
     (tmp_path / "train.py").write_text(script.replace('"epochs": 10', '"epochs": 3'))
     ended = subprocess.run(
@@ -86,6 +86,11 @@ def test_the_readmes_python_runs(tmp_path):
     for overrides in (
         ["model.name=my_package.nets:build", "model.width=16"],
         ["task.name=my_package.tasks:Huber", "task.delta=0.5", "model.num_classes=1"],
+        [
+            "model.name=my_package.probing:build",
+            "task.name=my_package.probing:Probing",
+            "optimizer.phases.restore.lr=1e-3",
+        ],
     ):
         (tmp_path / "my.toml").write_text(MINE)
         ended = subprocess.run(
