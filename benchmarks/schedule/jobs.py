@@ -1,20 +1,18 @@
 """Training jobs for measuring: started like a user's, told by their metrics; a real CPU quota."""
 
-import contextlib
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
+from hpc_train.bench.quota import inside
 from hpc_train.launch import command, find
 from hpc_train.launch.machine import this_machine
 
 HERE = Path(__file__).parent
-CGROUP = Path("/sys/fs/cgroup/cpu")
 SKIPPED = 25  # steps at the beginning: warm-up, and what the scheduler needs to learn
 
 
@@ -43,31 +41,6 @@ def train(folder, ranks, settings, *options):
     call = program(run_dir, settings, "-n", ranks, *options)
     subprocess.run(call, cwd=HERE, check=True, capture_output=True, timeout=300)
     return statistics.median(rates(run_dir))
-
-
-@contextlib.contextmanager
-def quota(part, period_us):
-    """A control group that gets `part` of one core; gives its path, None where there is none."""
-    group = CGROUP / f"hpc_train-{uuid.uuid4().hex[:8]}"
-    try:
-        group.mkdir()
-        (group / "cpu.cfs_period_us").write_text(str(period_us))
-        (group / "cpu.cfs_quota_us").write_text(str(round(part * period_us)))
-    except OSError:
-        yield None
-        return
-    try:
-        yield group
-    finally:
-        group.rmdir()
-
-
-def inside(group, call, only_rank=None):
-    """The same command inside a control group; under a launcher, its rank `only_rank` alone."""
-    enter = f"echo $$ > {shlex.quote(str(group / 'cgroup.procs'))}"
-    if only_rank is not None:
-        enter = f'if [ "$OMPI_COMM_WORLD_RANK" = {only_rank} ]; then {enter}; fi'
-    return ["sh", "-c", f"{enter}; exec {shlex.join(call)}"]
 
 
 def train_with_quota(folder, group, settings):

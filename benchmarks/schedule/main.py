@@ -8,6 +8,7 @@ import jobs
 import simulated
 
 from hpc_train.bench.harness import alternate, circumstances, write_results
+from hpc_train.bench.quota import quota
 
 POLICY = "schedule.policy={}"
 # as many digits as fill whole batches: all steps are of one size
@@ -42,7 +43,7 @@ def under_quota(folder, rounds, period_us):
     """Two ranks, one at a third of a core: samples a second over the sum of solo rates."""
     found = []
     for _ in range(rounds):
-        with jobs.quota(1 / 3, period_us) as group:
+        with quota(1 / 3, period_us) as group:
             if group is None:
                 return None
             solo = sum(jobs.solo_rates(folder, group, COMPUTING))

@@ -1,6 +1,7 @@
 """What searching costs and gains: `python benchmarks/tune/main.py SUBJECT`; see README.md."""
 
 import json
+import os
 import random
 import signal
 import statistics
@@ -8,12 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from functions import history, samplers
 
-from hpc_train.bench.harness import circumstances, write_results
-from hpc_train.tune import read_study
+from hpc_train.bench.harness import alternate, circumstances, summary, write_results
+from hpc_train.bench.quota import inside, quota
+from hpc_train.comm import connect
+from hpc_train.launch import command as start_command
+from hpc_train.launch import find
+from hpc_train.launch.machine import this_machine
+from hpc_train.stop import StopFlag
+from hpc_train.tune import prepare, read_study, run
 from hpc_train.tune.history import COMPLETE
 from hpc_train.tune.report import report
 
@@ -57,6 +65,11 @@ def search(folder: Path, ranks: int, content: str, *words: str) -> dict:
     )
     if ended.returncode != 0:
         raise SystemExit(ended.stderr)
+    return figures(folder)
+
+
+def figures(folder: Path) -> dict:
+    """The report of the only study in `folder`, and the seconds from first to last trial."""
     (name,) = (folder / "studies").iterdir()
     found = read_study(name)
     parts = [part for trial in found.trials for part in trial.parts]
@@ -64,36 +77,50 @@ def search(folder: Path, ranks: int, content: str, *words: str) -> dict:
     return {**report(found), "makespan": makespan}
 
 
-def groups() -> dict:
-    """16 trials of unequal length on 4 ranks, beside the fixed assignment in turn."""
-    random_ = random.Random(0)
-    epochs = sorted(round(4 * 8 ** random_.random()) for _ in range(16))
-    random_.shuffle(epochs)
-    space = [f'"run.epochs" = {{ type = "categorical", choices = {sorted(set(epochs))} }}']
+def groups(rounds: int = 5, ranks: int = 4) -> dict:
+    """16 trials of unequal length on 4 ranks of half a core each, beside fixed turns."""
+    space = ['"run.epochs" = { type = "int", low = 3, high = 24, log = true }']  # 1-8 units
     space += ['"optimizer.lr" = { type = "float", low = 3e-3, high = 4e-3 }']
-    rounds = []
-    for _ in range(3):
+    content = text("groups", 16, [], space, '[sampler]\nname = "random"')
+    found: list = []
+    for number, side in alternate(("groups", "turns"), rounds):
+        if side == "groups":
+            found.append({})
         with tempfile.TemporaryDirectory() as name:
-            told = search(
-                Path(name), 4, text("groups", 16, [], space, '[sampler]\nname = "random"')
-            )
-        # what the same trials take, as measured, on rank number % 4, each rank in turn
-        seconds = [sum(p["stop"] - p["start"] for p in t["parts"]) for t in told["trials"]]
-        turns = max(sum(seconds[rank::4]) for rank in range(4))
-        rounds.append(
-            {
-                "utilisation": told["utilisation"],
-                "makespan": told["makespan"],
-                "round_robin": turns,
-                "faster": turns / told["makespan"],
-                "overhead_seconds_per_trial": told["overhead_seconds_per_trial"],
-            }
-        )
-        print(rounds[-1], flush=True)
+            told = on_cores(Path(name), ranks, content, side, f"study.seed={number}")
+        found[-1][side] = {
+            key: told[key]
+            for key in ("utilisation", "makespan", "overhead_seconds_per_trial", "looking_share")
+        }
+        print(number, side, found[-1][side], flush=True)
+    ours = [one["groups"] for one in found]
     return {
-        "rounds": rounds,
-        **{key: statistics.median(r[key] for r in rounds) for key in rounds[0]},
+        "rounds": found,
+        "faster": vars(summary([o["turns"]["makespan"] / o["groups"]["makespan"] for o in found])),
+        **{key: vars(summary([one[key] for one in ours])) for key in ours[0]},
     }
+
+
+def on_cores(folder: Path, ranks: int, content: str, side: str, *words: str) -> dict:
+    """Run a study with each rank on its own part of a core, where control groups can be made."""
+    path = folder / "study.toml"
+    path.write_text(content)
+    part = min(1.0, 0.95 * len(os.sched_getaffinity(0)) / ranks)
+    start = [str(HERE / "turns.py")] if side == "turns" else ["-m", "hpc_train"]
+    program = [sys.executable, *start, "tune", str(path), *words]
+    with ExitStack() as stack:
+        for rank in range(ranks):
+            group = stack.enter_context(quota(part))
+            program = program if group is None else inside(group, program, only_rank=rank)
+        argv, extra = start_command(
+            find(os.environ), program, ranks=ranks, machine=this_machine(os.environ)
+        )
+        ended = subprocess.run(
+            argv, cwd=folder, env={**os.environ, **extra}, capture_output=True, text=True
+        )
+    if ended.returncode != 0:
+        raise SystemExit(ended.stderr)
+    return figures(folder)
 
 
 def asha() -> dict:
@@ -121,16 +148,21 @@ def asha() -> dict:
 
 def digits() -> dict:
     """The best accuracy of `digits-cnn` after 30 trials: Bayesian beside random, 10 seeds."""
-    found: dict = {"random": [], "tpe": []}
+    found: dict = {"random": [], "tpe": [], "gp": []}
+    comm = connect()
     for seed in range(10):
         for name in found:
             content = text(
                 "digits", 30, ["run.epochs=3"], [LR, WIDTH], f'[sampler]\nname = "{name}"'
             )
             with tempfile.TemporaryDirectory() as folder:
-                told = search(Path(folder), 2, content, f"study.seed={seed}")
+                path = Path(folder) / "study.toml"
+                path.write_text(content)
+                words = (f"study.seed={seed}", f"study.dir={folder}/study")
+                run(prepare(path, words), comm, StopFlag())
+                told = report(read_study(Path(folder) / "study"))
             found[name].append(told["best"][0]["values"][0])
-        print({name: values[-1] for name, values in found.items()}, flush=True)
+        print({name: round(values[-1], 4) for name, values in found.items()}, flush=True)
     return {name: {"median": statistics.median(v), "best": v} for name, v in found.items()}
 
 

@@ -12,7 +12,7 @@ from hpc_train.cli.report import dry_run_option, json_option, print_json
 from hpc_train.cli.run import check_injected, is_rank
 from hpc_train.errors import EXIT_ENVIRONMENT, EXIT_FAILED
 from hpc_train.stop import StopFlag
-from hpc_train.tune import History, Prepared, Trial, prepare, replay
+from hpc_train.tune import History, Prepared, Trial, check_same, prepare, replay
 
 
 @click.command(name="start")
@@ -82,6 +82,8 @@ def _search(
         prepared = together(comm, lambda: prepare(source, overrides, comm.world.size))
         disturb = hooks(check_injected(inject, None), comm.world.rank, comm.world.size)
         show = _Show(prepared, sys.stderr.isatty() or not as_json)
+        if comm.world.is_coordinator:
+            show.begin(comm.world.size)
         ended = run(prepared, comm, stop, hooks=tuple(disturb), tell=show)
     except BaseException as error:
         return leave(comm, error, debug=debug)
@@ -97,7 +99,6 @@ def _launch(
 ) -> int:
     """Start the ranks and watch over them; the journal says how it ended."""
     from hpc_train.launch import start_ranks
-    from hpc_train.tune.journal import NAME, read
 
     program = [sys.executable, "-m", "hpc_train", *(["-v"] if verbose else []), "tune", *words]
     config = prepared.config({})
@@ -106,7 +107,7 @@ def _launch(
         ranks,
         fault_tolerant=config.recovery.shrink and ranks > 1,
     )
-    history = replay(read(prepared.folder / NAME))
+    history = _begun(prepared)
     left = history.sessions and history.sessions[-1]["stop"] is not None
     if left and code in (0, 75):
         return code
@@ -115,9 +116,11 @@ def _launch(
 
 def _show(prepared: Prepared, *, as_json: bool) -> int:
     """What a study would do."""
-    study = prepared.study
+    study, history = prepared.study, _begun(prepared)
+    check_same(prepared, history)
     facts = {
         "folder": str(prepared.folder),
+        "finished": len(history.finished),
         "trials": prepared.total,
         "sampler": study.sampler.name,
         "pruner": study.pruner.name,
@@ -134,12 +137,28 @@ def _show(prepared: Prepared, *, as_json: bool) -> int:
     return 0
 
 
+def _begun(prepared: Prepared) -> History:
+    """What the journal of a study holds so far."""
+    from hpc_train.tune.journal import NAME, read
+
+    return replay(read(prepared.folder / NAME))
+
+
 class _Show:
     """Prints a line for each finished trial."""
 
     def __init__(self, prepared: Prepared, wanted: bool) -> None:
         self._prepared = prepared
         self._wanted = wanted
+
+    def begin(self, ranks: int) -> None:
+        """Say what begins, or goes on."""
+        if self._wanted:
+            prepared = self._prepared
+            done = len(_begun(prepared).finished)
+            known = f", {done} of them finished" if done else ""
+            text = f"{prepared.folder}: {prepared.total} trials{known}; ranks: {ranks}"
+            click.echo(text, err=True)
 
     def __call__(self, trial: Trial, history: History) -> None:
         if not self._wanted:
@@ -159,9 +178,7 @@ class _Show:
 
 def _conclude(prepared: Prepared, status: str, *, as_json: bool) -> None:
     """Say what was found."""
-    from hpc_train.tune.journal import NAME, read
-
-    history = replay(read(prepared.folder / NAME))
+    history = _begun(prepared)
     states = [trial.state for trial in history.trials]
     counts = {state: states.count(state) for state in ("complete", "pruned", "failed", "waiting")}
     best = history.best(prepared.study.directions)[:5]

@@ -20,7 +20,7 @@ from hpc_train.config.schema.types import (
     Section,
     parse_seconds,
 )
-from hpc_train.errors import ConfigError
+from hpc_train.errors import ConfigError, nearest
 
 SamplerName = Literal["grid", "random", "quasi-random", "tpe", "gp", "cmaes", "nsga2"]
 PrunerName = Literal["none", "median", "asha", "hyperband"]
@@ -236,9 +236,23 @@ def _problem(detail: Any, file: str) -> ConfigError:
     if detail["type"] == "missing":
         return ConfigError(f"{key} is missing", where=file)
     if detail["type"] == "extra_forbidden":
-        return ConfigError(f"unknown key {key}", where=file, hint="docs/tuning.md lists all keys")
+        like = nearest(key, _known_keys())
+        hint = f"did you mean {like}?" if like else "docs/tuning.md lists all keys"
+        return ConfigError(f"unknown key {key}", where=file, hint=hint)
     text = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     text = text[:1].lower() + text[1:]
     shown = detail["input"]
     value = f" ({key}: {shown!r})" if isinstance(shown, str | int | float | bool) else ""
     return ConfigError(f"{key}: {text}{value}", where=file)
+
+
+def _known_keys() -> list[str]:
+    """All keys of a study, but those of the space."""
+    sections = {name: field.annotation for name, field in Study.model_fields.items()}
+    sections["objective"] = Objective
+    return [
+        f"{name}.{key}" if name != "objective" else f"{name}.0.{key}"
+        for name, kind in sections.items()
+        if isinstance(kind, type) and issubclass(kind, Section)
+        for key in kind.model_fields
+    ] + list(sections)

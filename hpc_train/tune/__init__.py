@@ -13,7 +13,7 @@ from __future__ import annotations
 from hpc_train.tune.again import find_study_folder, find_trial, read_study
 from hpc_train.tune.history import History, Trial, replay
 from hpc_train.tune.lead import Ended
-from hpc_train.tune.prepare import Prepared, prepare
+from hpc_train.tune.prepare import Prepared, check_same, prepare
 from hpc_train.tune.session import run
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "History",
     "Prepared",
     "Trial",
+    "check_same",
     "find_study_folder",
     "find_trial",
     "prepare",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpc_train.errors import ConfigError, UsageError
+from hpc_train.errors import ConfigError, UsageError, unknown
 from hpc_train.tune.history import History, replay
 from hpc_train.tune.journal import NAME, read
 from hpc_train.tune.prepare import ROOT, overrides
@@ -19,7 +19,12 @@ def find_study_folder(name: str) -> Path:
     for folder in (Path(name).expanduser(), ROOT / name):
         if (folder / NAME).is_file():
             return folder
-    raise ConfigError(f'no study in "{name}"', hint="name the folder of one, or its journal's")
+    known = sorted(path.parent.name for path in ROOT.glob(f"*/{NAME}"))
+    if known and "/" not in name:
+        raise ConfigError(unknown("study", name, known), hint="or name the folder of one")
+    raise ConfigError(
+        f'no study in "{name}"', hint="name the folder of one: studies/NAME, unless study.dir says"
+    )
 
 
 def read_study(folder: Path) -> History:

@@ -67,6 +67,7 @@ class Coordinator:
         self._roster = Roster.of(facts, history, space, may_join=study.groups.join)
         self._resting: set[int] = set()  # members that wait for their generation
         self._adaptive = ADAPTIVE[study.sampler.name]
+        self._unheard = set(self._roster.alive)  # ranks that have not said a word yet
         self._look_again = -math.inf
         for trial in history.trials:
             if not trial.is_finished:
@@ -77,6 +78,7 @@ class Coordinator:
     def handle(self, rank: int, message: Message, now: float) -> None:
         """Hear a rank."""
         self._look_again = now
+        self._unheard.discard(rank)
         what = message["what"]
         if what == "free":
             self._roster.free.add(rank)
@@ -91,6 +93,7 @@ class Coordinator:
         if not ranks & self.alive:
             return
         self._look_again = now
+        self._unheard -= ranks
         for run in self._roster.lose(ranks):
             self._lost(run, "all its ranks died", now)
 
@@ -102,7 +105,7 @@ class Coordinator:
             for run in self._roster.running.values():
                 self._pause(run)
             return
-        if now < self._look_again:
+        if now < self._look_again or self._unheard:  # the longest trials want a choice of ranks
             return
         self._look_again = now + _AGAIN_SECONDS
         self._next_generation(now)

@@ -129,7 +129,7 @@ def apply(history: History, record: dict[str, Any]) -> None:
             _cut_off(history)
         history.sessions.append({"start": record["time"], "ranks": record["ranks"], "stop": None})
     elif kind == "left":
-        told = {key: record[key] for key in ("overhead", "complete")}
+        told = {key: record.get(key) for key in ("overhead", "looking", "complete")}
         history.sessions[-1] |= {"stop": record["time"], **told}
     elif kind == "asked":
         history.trials.append(Trial(record["trial"], record["params"]))

@@ -19,7 +19,7 @@ from functools import partial
 
 from hpc_train.comm import Comm
 from hpc_train.config import load, to_toml
-from hpc_train.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError
+from hpc_train.errors import EXIT_DONE, EXIT_REQUEUE
 from hpc_train.observe import write_json
 from hpc_train.stop import StopFlag
 from hpc_train.train.lock import Lock
@@ -28,7 +28,7 @@ from hpc_train.tune.coordinator import Coordinator, Message
 from hpc_train.tune.history import History, Trial, apply, replay
 from hpc_train.tune.journal import NAME, Journal, Record
 from hpc_train.tune.member import Member, inherit
-from hpc_train.tune.prepare import Prepared
+from hpc_train.tune.prepare import Prepared, check_same
 from hpc_train.tune.roster import Facts
 from hpc_train.tune.search import Search
 from hpc_train.tune.space import Space
@@ -183,15 +183,8 @@ class Lead:
 
     def _begin(self, comm: Comm, now: float) -> None:
         """Write what the study is, or check that it is still the same."""
-        prepared = self._prepared
-        history, digest = self._history, prepared.digest()
-        if history.digest not in (None, digest):
-            raise ConfigError(
-                "the folder holds a study with other settings",
-                where=str(prepared.folder),
-                hint="choose another study.dir, or take the settings back; only study.trials, "
-                "study.wall_time and [groups] may change",
-            )
+        prepared, history = self._prepared, self._history
+        digest = check_same(prepared, history)
         if history.digest is None:
             self._write_files()
             about = {

@@ -33,7 +33,7 @@ from hpc_train.tune.reporter import Reporter, TrialStop
 from hpc_train.world import on_coordinator
 
 _POLL_SECONDS = 0.002
-_LOOK_SECONDS = 0.005  # looking costs some ten microseconds, so this much of a trial's time
+_LOOK_SECONDS = 0.01  # looking costs some ten microseconds, so this much of a trial's time
 
 
 class Lead(Protocol):

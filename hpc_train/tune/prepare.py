@@ -14,13 +14,14 @@ from hpc_train import recipes
 from hpc_train.config import Config, load, to_toml
 from hpc_train.config.study import Study, load_study
 from hpc_train.config.text import to_key, to_value
-from hpc_train.errors import ConfigError
+from hpc_train.errors import ConfigError, HpcTrainError
 from hpc_train.train.build import preflight
 from hpc_train.train.learning import make_task
 from hpc_train.train.network import bind_model
 from hpc_train.train.survey import Survey
 from hpc_train.train.wanted import check_metric
 from hpc_train.tune import population, warm
+from hpc_train.tune.history import History
 from hpc_train.tune.samplers import require_optuna
 from hpc_train.tune.space import Point, Space
 
@@ -123,6 +124,23 @@ def prepare(source: Path, changes: Sequence[str] = (), num_ranks: int = 1) -> Pr
     )
 
 
+def check_same(prepared: Prepared, history: History) -> str:
+    """Check that a folder holds this study, or none; gives its digest.
+
+    Raises:
+        ConfigError: if it holds another one.
+    """
+    digest = prepared.digest()
+    if history.digest not in (None, digest):
+        raise ConfigError(
+            "the folder holds a study with other settings",
+            where=str(prepared.folder),
+            hint="choose another study.dir, or take the settings back; only study.trials, "
+            "study.wall_time and [groups] may change",
+        )
+    return digest
+
+
 def _total(study: Study, space: Space) -> int:
     if study.population.size:
         return study.population.size
@@ -151,7 +169,8 @@ def _check_trials(study: Study, space: Space, base: Path) -> Survey:
             bind_model(config, plan)
         except ConfigError as error:
             for line in error.problems or (error,):
-                mistakes.setdefault(str(line), _told(line))
+                told = _told(line, space, overridden=bool(study.study.overrides))
+                mistakes.setdefault(str(line), told)
     if mistakes or plan is None:
         raise ConfigError(
             f"{len(mistakes)} mistakes in the trials of the study", problems=[*mistakes.values()]
@@ -160,6 +179,12 @@ def _check_trials(study: Study, space: Space, base: Path) -> Survey:
 
 
 def _check_metrics(study: Study, config: Config) -> None:
+    if config.data.validation is None:
+        raise ConfigError(
+            "a study must have validation data (data.validation)",
+            where="study.overrides",
+            hint='such as overrides = ["data.validation=PATH"], of samples not in data.train',
+        )
     task = make_task(config)
     for objective in study.objective:
         check_metric(config, objective.metric, "objective.metric", task.metrics)
@@ -167,10 +192,16 @@ def _check_metrics(study: Study, config: Config) -> None:
         raise ConfigError('a trial must be evaluated (run.evaluate: "never")', where="run.evaluate")
 
 
-def _told(error: Any) -> ConfigError:
+def _told(error: HpcTrainError, space: Space, *, overridden: bool) -> ConfigError:
     """A mistake of a trial, as one of the study."""
-    place = "space" if error.where in (None, "override") else error.where
-    return ConfigError(error.message, where=place, hint=error.hint)
+    place, hint = error.where, error.hint
+    if place in (None, "override"):
+        found = any(key in error.message for key in space.parameters)
+        place = "space" if found or not overridden else "space or study.overrides"
+    for key, one in space.parameters.items():
+        if one.type == "float" and error.message.startswith(f"{key} must be an integer"):
+            hint = f'give {key} the type "int"'
+    return ConfigError(error.message, where=place, hint=hint)
 
 
 def _key(key: str) -> str:

@@ -35,6 +35,7 @@ def report(history: History, num_best: int = 10) -> dict[str, Any]:
         "importance": importance(history.trials, directions),
         "utilisation": utilisation(history),
         "overhead_seconds_per_trial": overhead(history),
+        "looking_share": looking(history),
         "trials": [_row(trial) for trial in history.trials],
         "sessions": history.sessions,
     }
@@ -63,9 +64,20 @@ def utilisation(history: History) -> float | None:
 
 
 def overhead(history: History) -> float | None:
-    """Seconds that rank 0 spent on each trial: hearing, deciding, asking, writing the journal."""
+    """Seconds that rank 0 spent on each trial: hearing, deciding, proposing, writing the journal.
+
+    Of its own thread, which trains meanwhile, by the clock; of sessions that ended by themselves.
+    The journal's thread, which waits for the disk, and looking for messages in vain are not in it.
+    """
     spent = [s["overhead"] for s in history.sessions if s.get("overhead") is not None]
     return sum(spent) / len(history.trials) if spent and history.trials else None
+
+
+def looking(history: History) -> float | None:
+    """The part of rank 0's time that it spent looking for messages when there was none."""
+    ended = [s for s in history.sessions if s.get("looking") is not None]
+    seconds = sum(s["stop"] - s["start"] for s in ended)
+    return sum(s["looking"] for s in ended) / seconds if seconds else None
 
 
 def importance(trials: Sequence[Trial], directions: Sequence[str]) -> dict[str, float]:

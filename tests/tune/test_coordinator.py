@@ -125,14 +125,20 @@ def test_idle_ranks_join_the_last_trial_if_that_ends_it_sooner():
     assert states(joined.records) == {"complete": 2}
 
 
-def test_a_trial_waits_for_ranks_that_are_about_to_be_free():
-    job = Job(study(trials=4, groups={"ranks_per_trial": 2}), ranks=2)
-    job.coordinator.handle(0, {"what": "free"}, 0.0)
-    job.coordinator.decide(0.0)
-    assert not job.orders
-    job.coordinator.handle(1, {"what": "free"}, 0.0)
-    job.coordinator.decide(0.0)
-    assert [rank for rank, order in job.orders if order["do"] == "train"] == [1, 0]
+@pytest.mark.parametrize("facts", [{}, {"deadline": 1000.0}])
+def test_a_trial_waits_for_ranks_that_are_about_to_be_free(facts):
+    job = Job(study(trials=4, groups={"ranks_per_trial": 2}), ranks=2, **facts)
+    begun = []
+    for now in (0.0, 3.0):
+        for rank in range(2):
+            job.coordinator.handle(rank, {"what": "free"}, now)
+            job.coordinator.decide(now)
+            assert bool(job.orders) == (rank == 1)
+        begun.append([rank for rank, order in job.orders if order["do"] == "train"])
+        ended = {"what": "ended", "trial": job.orders[0][1]["trial"], "status": "done"}
+        job.coordinator.handle(0, {**ended, "reason": ""}, now + 2.0)
+        job.orders.clear()
+    assert begun == [[1, 0], [1, 0]]
 
 
 def test_a_resumed_hyperband_keeps_its_brackets():
@@ -154,12 +160,16 @@ def test_evaluations_that_the_journal_lost_are_taken_up():
     assert replay(job.records).trials[0].reports == {2: [2.0], 3: [1.0]}
 
 
-def test_a_study_with_wall_time_waits_for_all_ranks_of_its_first_trial():
-    job = Job(study(trials=2, groups={"ranks_per_trial": 2}), ranks=2, deadline=1000.0)
-    for rank in range(2):
+def test_nothing_begins_before_all_ranks_are_heard():
+    space = {"run.epochs": SPACE["run.epochs"]}
+    job = Job(study(space=space, trials=3), ranks=3)
+    for rank in (1, 0):
         job.coordinator.handle(rank, {"what": "free"}, 0.0)
         job.coordinator.decide(0.0)
-    assert [rank for rank, order in job.orders if order["do"] == "train"] == [1, 0]
+    assert not job.orders
+    job.coordinator.lose({2}, 0.0)
+    job.coordinator.decide(0.0)
+    assert sorted(rank for rank, _ in job.orders) == [0, 1]
 
 
 def test_what_fits_before_the_end_is_started_although_longer_trials_do_not():
