@@ -8,14 +8,19 @@ reserve(part)      reserve(part)        memory for one's own part, or an error
 map                map
 
 Whoever uses a segment passes the name along and agrees on errors; this module knows no ranks.
+
+Locks on single bytes keep processes apart. They belong to the open file (open file description
+locks, fcntl(2)), so the kernel gives them back when their holder closes it or dies, however.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import secrets
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +31,7 @@ from numpy.typing import NDArray
 FOLDER = Path("/dev/shm")
 PAGE_BYTES = mmap.PAGESIZE
 _PREFIX = "hpc_train-"
+_FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 
 class Segment:
@@ -95,8 +101,32 @@ class Segment:
         view: Any = mmap.mmap(self._descriptor, self.size)
         return np.frombuffer(view, np.uint8)
 
+    def try_lock(self, byte: int) -> bool:
+        """Lock a byte, if nobody else has; until `unlock`, `close`, or the end of this process.
+
+        Threads of one process that share this object are not kept apart.
+
+        Raises:
+            OSError: if the system has no such locks.
+        """
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, byte))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def unlock(self, byte: int) -> None:
+        """Give a byte back."""
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, byte))
+
+    def is_locked(self, byte: int) -> bool:
+        """Whether somebody else holds the lock of a byte."""
+        asked = _flock(fcntl.F_WRLCK, byte)
+        told = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, asked)
+        return bool(struct.unpack(_FLOCK, told)[0] != fcntl.F_UNLCK)
+
     def close(self) -> None:
-        """Close the file; maps stay."""
+        """Close the file, which gives back its locks; maps stay."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -111,6 +141,10 @@ class Segment:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _flock(kind: int, byte: int) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0)
 
 
 def whole_pages(size: int) -> int:

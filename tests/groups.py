@@ -53,7 +53,7 @@ class Threads:
 
 def run_ranks(size, function):
     """What `function(group)` gives on each of `size` ranks, in their order."""
-    slots, barrier = [None] * size, threading.Barrier(size, timeout=10)
+    slots, barrier = [None] * size, threading.Barrier(size, timeout=60)
     results = [None] * size
     errors = []
 

@@ -13,27 +13,51 @@ from hpc_train.cli.table import aligned
 
 if TYPE_CHECKING:
     from hpc_train.data.inspect import FieldReport, Report
+    from hpc_train.data.portions import Portions
 
+COUNT = click.IntRange(min=1)
 _MOST_SHARDS = 8
 _MOST_CLASSES = 12
 
 
 @click.command(name="inspect")
 @click.argument("path")
+@click.option("--batch-size", type=COUNT, help="show what shuffling costs, for such batches")
+@click.option("--ranks", type=COUNT, default=1, help="the ranks that share them  [1]")
+@click.option("--shuffle-window", type=COUNT, help="blocks that are mixed; else as by auto")
+@click.option("--window", type=COUNT, help="samples are so many rows of a series")
+@click.option("--stride", type=COUNT, help="rows from one of them to the next; else as --window")
 @json_option
-def command(path: str, as_json: bool) -> None:
+def command(
+    path: str,
+    batch_size: int | None,
+    ranks: int,
+    shuffle_window: int | None,
+    window: int | None,
+    stride: int | None,
+    as_json: bool,
+) -> None:
     """Show shards, fields, storage and class balance of PATH, and whether reading will be fast.
 
     PATH is a data set, an HDF5 file, or a folder or pattern of HDF5 files.
     """
-    from hpc_train.data.dataset import locate
+    from hpc_train.data.dataset import locate, open_dataset
     from hpc_train.data.inspect import inspect
+    from hpc_train.data.portions import find_portions
+    from hpc_train.data.windows import Windows
 
     report = inspect(locate(path))
+    portions = None
+    if batch_size:
+        names = [name for name, field in report.fields.items() if field.info]
+        windows = Windows(window, stride or window) if window else None
+        dataset = open_dataset(path, names, 1024, windows)
+        portions = find_portions(dataset, batch_size, ranks, shuffle_window)
     if as_json:
-        print_json({**dataclasses.asdict(report), "is_fast": report.is_fast})
+        more = {"portions": dataclasses.asdict(portions)} if portions else {}
+        print_json({**dataclasses.asdict(report), "is_fast": report.is_fast, **more})
     else:
-        click.echo("\n".join(_lines(report)))
+        click.echo("\n".join(_lines(report) + (_portion_lines(portions) if portions else [])))
 
 
 def _lines(report: Report) -> list[str]:
@@ -57,6 +81,19 @@ def _lines(report: Report) -> list[str]:
         if field.balance:
             lines += ["", f"classes of {name}", *_balance_lines(field.balance)]
     return [*lines, "", *_speed_lines(report)]
+
+
+def _portion_lines(found: Portions) -> list[str]:
+    ranks = f"{found.num_ranks} rank{'s' if found.num_ranks > 1 else ''}"
+    return [
+        "",
+        f"shuffle window of {found.window_blocks:,} blocks of {found.block_rows:,} rows: "
+        f"{found.window_samples:,} samples, {human_bytes(found.window_bytes)}",
+        f"  {ranks}, batches of {found.batch_size:,}: up to {human_bytes(found.rank_bytes)} of "
+        f"blocks on each (data.cache_bytes)",
+        f"  bytes read / used: {found.read_per_used:.2f}, or {found.node_read_per_used:.2f} where "
+        f"they share a node's blocks",
+    ]
 
 
 _HEAD = ["field", "dtype", "shape", "chunks", "compression", "range"]

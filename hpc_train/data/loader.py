@@ -25,8 +25,10 @@ from hpc_train.data.cache import Key
 from hpc_train.data.damage import Damage
 from hpc_train.data.dataset import Dataset
 from hpc_train.data.digest import delivered_hash
+from hpc_train.data.node_cache import NodeCache
 from hpc_train.data.order import Order
 from hpc_train.data.read import Arrays, Reader, Request
+from hpc_train.data.stage import Stage
 from hpc_train.errors import DataError
 from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
@@ -66,6 +68,8 @@ class Loader:
         skip_damage: leave out samples that cannot be read, in place of an error.
         partners: for each place of a global batch that of the sample to mix it with; None for no
             such samples.
+        node_cache: blocks that the ranks of a node share; None where each keeps its own.
+        stage: copies of shards to be read in place of them.
     """
 
     def __init__(
@@ -79,13 +83,15 @@ class Loader:
         num_readers: int = 2,
         skip_damage: bool = False,
         partners: Callable[[Batch], Ids] | None = None,
+        node_cache: NodeCache | None = None,
+        stage: Stage | None = None,
     ) -> None:
         self.dataset = dataset
         self._order = order
         self._partners = partners
         # a shuffle of all samples uses single rows of blocks: only what must be read whole is
         self._uses_blocks = order.uses_blocks
-        self._reader = Reader(dataset, fields, cache_bytes)
+        self._reader = Reader(dataset, fields, cache_bytes, node_cache, stage)
         self._damage = Damage(self._reader) if skip_damage else None
         self._ordering = threading.Lock()
         self._depth = prefetch_batches

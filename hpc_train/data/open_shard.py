@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,23 @@ class OpenShard:
         sums = self._file[place][:]
         is_one_per_chunk = sums.shape == (-(-len(dataset) // dataset.chunks[0]),)
         return sums if is_one_per_chunk and dataset.chunks[1:] == dataset.shape[1:] else None
+
+
+def stands_alone(path: Path, fields: Sequence[str]) -> bool:
+    """Whether a file itself holds all of these fields, and none is virtual or external.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        for name in fields:
+            found = file.get(name)
+            if not isinstance(found, h5py.Dataset) or found.is_virtual:
+                return False
+            is_here = os.path.realpath(found.file.filename) == os.path.realpath(path)
+            if not is_here or found.id.get_create_plist().get_external_count():
+                return False
+    return True
 
 
 def _is_native(dataset: Any) -> bool:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,8 +24,11 @@ from hpc_train.data.cache import Block, Cache, Key
 from hpc_train.data.dataset import Dataset
 from hpc_train.data.digest import delivered_hash
 from hpc_train.data.hdf5 import first_line
+from hpc_train.data.node_cache import Lease, NodeCache
 from hpc_train.data.open_shard import OpenShard
+from hpc_train.data.request import Part, Request
 from hpc_train.data.routes import Route, Rows
+from hpc_train.data.stage import Stage
 from hpc_train.errors import DataError
 
 __all__ = ["Arrays", "Reader", "Request", "delivered_hash"]
@@ -41,55 +44,38 @@ _HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirector
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows of one block (or shard): their places in the batch and numbers, each of shape (n,)."""
-
-    key: Key
-    places: Ids
-    rows: Ids
-
-
-@dataclass(frozen=True)
-class Request:
-    """Samples to gather, located.
-
-    Attributes:
-        ids: the samples, shape (n,).
-        shards, rows: where each of their rows is, shape (n,), or (n * span,) for windows.
-        parts: the rows by block, in the order of (shard, number).
-        skipped: how many more there would be if they could be read.
-    """
-
-    ids: Ids
-    shards: Ids
-    rows: Ids
-    parts: list[Part]
-    skipped: int = 0
-
-    def by_shard(self) -> Iterator[Part]:
-        """The same by shard, for rows that need no block."""
-        for shard in np.unique(self.shards):
-            places = np.flatnonzero(self.shards == shard)
-            yield Part((int(shard), 0), places, self.rows[places])
-
-
 class Reader:
     """Gathers samples of a data set by id; safe to use from several threads.
 
     A block is read once as long as it is among `cache_bytes` of blocks that are wanted or were
     used most recently. Files are opened when first needed, the last 64 stay open.
 
+    Args:
+        dataset: where samples come from.
+        fields: what is read of them.
+        cache_bytes: budget of blocks.
+        shared: blocks of the other ranks of the node; closed by `close`.
+        stage: copies of shards that are read in place of them; closed by `close`.
+
     Attributes:
         bytes_read: bytes of the blocks, and of the rows that needed none, read from files so far;
             as they are in memory, before compression.
     """
 
-    def __init__(self, dataset: Dataset, fields: Sequence[str], cache_bytes: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        fields: Sequence[str],
+        cache_bytes: int,
+        shared: NodeCache | None = None,
+        stage: Stage | None = None,
+    ) -> None:
         self._dataset = dataset
         self._fields = {name: dataset.index.fields[name] for name in fields}
         self._windows = dataset.windows
         self.cache = Cache(cache_bytes)
+        self._shared = shared
+        self._stage = stage
         self.lock = threading.RLock()  # of the cache, the open files and the counter
         self._loading: dict[Key, Future[Block]] = {}
         self._files: OrderedDict[int, OpenShard] = OrderedDict()
@@ -137,9 +123,12 @@ class Reader:
         return Request(ids, shard, row, parts)
 
     def block_bytes(self, key: Key) -> int:
-        """Bytes of a block in memory, over all fields."""
+        """Bytes of a block in memory, over all fields; what is shared takes a whole slot."""
         first, stop = self._range(key)
-        return (stop - first) * self._row_bytes
+        if self._shared is None:
+            return (stop - first) * self._row_bytes
+        alone = self._row_bytes - sum(self._shared.row_bytes.values())
+        return self._shared.layout.slot_bytes + (stop - first) * alone
 
     def needs_blocks(self, shard: int) -> bool:
         """Whether a field of a shard is read by blocks; true if that cannot be found out."""
@@ -150,6 +139,17 @@ class Reader:
             )
         except DataError:
             return True  # the error arrives where the samples are wanted
+
+    def copied_fields(self, shard: int) -> tuple[str, ...]:
+        """The fields whose blocks are copies, and no views of a mapped file; none if unreadable."""
+        try:
+            return tuple(
+                name
+                for name in self._fields
+                if self._attempt(shard, name, (0, 1), lambda route: route.copies)
+            )
+        except DataError:
+            return ()  # the error arrives where the samples are wanted
 
     def check(self, shard: int) -> None:
         """Check that the fields of a shard can be opened.
@@ -197,7 +197,8 @@ class Reader:
                 by_blocks[shard] = self.needs_blocks(shard)
             if by_blocks[shard]:
                 first, _ = self._range(part.key)
-                for name, rows in self._block(part.key).fields.items():
+                block = self._block(part.key)
+                for name, rows in block.fields.items():
                     _take(rows, part.rows - first, targets[name], part.places)
         for part in request.by_shard():
             for name in self._fields:
@@ -210,6 +211,10 @@ class Reader:
                 shard.close()
             self._files.clear()
             self.cache.clear()
+        if self._shared is not None:
+            self._shared.close()
+        if self._stage is not None:
+            self._stage.close()
 
     def _range(self, key: Key) -> tuple[int, int]:
         """The rows [first, stop) of a block in its shard."""
@@ -244,7 +249,7 @@ class Reader:
         if loading is not None:
             return loading.result()
         try:
-            block = self._load(key)
+            block, taken = self._load(key)
         except BaseException as error:
             with self.lock:
                 del self._loading[key]
@@ -253,19 +258,38 @@ class Reader:
         with self.lock:
             del self._loading[key]
             self.cache.put(key, block)
-            self.bytes_read += sum(rows.nbytes for rows in block.fields.values())
+            self.bytes_read += taken
         mine.set_result(block)
         return block
 
-    def _load(self, key: Key) -> Block:
-        first, stop = rows = self._range(key)
+    def _load(self, key: Key) -> tuple[Block, int]:
+        """A block from the other ranks of the node, or read; and how many bytes were read."""
+        lease = None
+        if self._shared is not None and self.needs_blocks(key[0]):
+            lease = self._shared.lease(key)
+        try:
+            found = self._fill(key, lease)
+        except BaseException:
+            if lease is not None and not lease.is_ready:
+                lease.abandon()
+            raise
+        if lease is not None and not lease.is_ready:
+            lease.publish()
+        return found
 
-        def load(route: Route) -> Rows | None:
-            return route.block(first, stop) if route.whole is None else None
-
-        found = {name: self._attempt(key[0], name, rows, load) for name in self._fields}
-        fields = {name: block for name, block in found.items() if block is not None}
-        return Block(fields, self.block_bytes(key))
+    def _fill(self, key: Key, lease: Lease | None) -> tuple[Block, int]:
+        first, stop = span = self._range(key)
+        fields, taken = {}, 0
+        for name in self._fields:
+            place = None if lease is None else lease.rows(name, stop - first)
+            if lease is not None and place is not None and lease.is_ready:
+                fields[name] = place
+                continue
+            rows = self._attempt(key[0], name, span, partial(_read_block, span, place))
+            if rows is not None:
+                fields[name] = rows
+                taken += rows.nbytes
+        return Block(fields, self.block_bytes(key)), taken
 
     def _attempt(
         self, number: int, name: str, rows: tuple[int, int], act: Callable[[Route], T]
@@ -275,7 +299,13 @@ class Reader:
             try:
                 with self._open(number) as shard:
                     return act(shard.route(name, self._fields[name]))
+            except DataError:
+                if self._gives_up_copy(number):
+                    return self._attempt(number, name, rows, act)
+                raise
             except (OSError, KeyError, ValueError, RuntimeError) as error:
+                if self._gives_up_copy(number):
+                    return self._attempt(number, name, rows, act)
                 where = str(self._dataset.path(number))
                 what = f"rows {rows[0]}..{rows[1] - 1} of {name}"
                 if delay is None or isinstance(error, _HOPELESS) or not isinstance(error, OSError):
@@ -289,15 +319,25 @@ class Reader:
             time.sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
+    def _gives_up_copy(self, number: int) -> bool:
+        """Whether a shard was read from a copy: no more, as the shard itself may be in order."""
+        if self._stage is None or self._stage.path(number) is None:
+            return False
+        self._stage.reject(number)
+        return True
+
     @contextmanager
     def _open(self, number: int) -> Iterator[OpenShard]:
         """A shard that stays open while it is used."""
         with self.lock:
+            copy = None if self._stage is None else self._stage.path(number)
+            path = copy or self._dataset.path(number)
+            if number in self._files and self._files[number].path != path:
+                self._forget(number)
             if number in self._files:
                 self._files.move_to_end(number)
             else:
                 samples = self._dataset.index.shards[number].samples
-                path = self._dataset.path(number)
                 self._files[number] = OpenShard(path, self._dataset.root, samples)
                 idle = [n for n, shard in self._files.items() if not shard.users and n != number]
                 for old in idle[: max(0, len(self._files) - _OPEN_FILES)]:
@@ -315,6 +355,16 @@ class Reader:
         with self.lock:
             if number in self._files and not self._files[number].users:
                 self._files.pop(number).close()
+
+
+def _read_block(span: tuple[int, int], place: Rows | None, route: Route) -> Rows | None:
+    """The rows `span` of a field, in `place` if that is given; None if they need no block."""
+    if place is None:
+        return route.block(*span) if route.whole is None else None
+    rows = route.block(*span, into=place)
+    if rows is not place:  # shards may differ in storage: in this one the file is mapped
+        place[:] = rows
+    return place
 
 
 def _told(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,12 +12,12 @@ from torch import nn
 
 from hpc_train.comm import Comm
 from hpc_train.config import Config
-from hpc_train.data import Dataset, Loader, Order, make_order, partners
+from hpc_train.data import Dataset, Loader, NodeCache, Order, Stage, make_order, partners
 from hpc_train.optim import LearningRate
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import Phase, Reinforcement, Task, sums_of
-from hpc_train.train.datasets import open_alone, open_datasets
+from hpc_train.train.datasets import make_stages, open_alone, open_datasets, share_node
 from hpc_train.train.device import ready_device, set_threads
 from hpc_train.train.episodes import Episodes, Playing
 from hpc_train.train.feed import Feed
@@ -124,7 +124,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
         survey=plan,
         device=device,
         threads=threads,
-        loaders={k: _source(config, k, d, orders.get(k), player) for k, d in datasets.items()},
+        loaders=_sources(config, comm, datasets, orders, player),
         feed=feed,
         model=network,
         task=task,
@@ -218,12 +218,35 @@ def _playing(config: Config, task: Task, feed: Feed) -> Phase:
     return Playing(make, config.run.seed, task.max_steps, feed)
 
 
-def _source(
-    config: Config, kind: str, dataset: Dataset, order: Order | None, player: Player | None
-) -> Source:
-    """Where samples come from, for one of the data sets; without an order as they lie."""
+def _sources(
+    config: Config,
+    comm: Comm,
+    datasets: Mapping[str, Dataset],
+    orders: Mapping[str, Order],
+    player: Player | None,
+) -> dict[str, Source]:
+    """Where samples come from, by data set; collective."""
     if player is not None:
-        return Replayed(player, dataset) if kind == "train" else Episodes(dataset)
+        return {
+            k: Replayed(player, d) if k == "train" else Episodes(d) for k, d in datasets.items()
+        }
+    shared = {"train": share_node(config, comm, datasets["train"])}
+    stages = together(comm, lambda: make_stages(config, datasets))
+    return {
+        kind: _loader(config, kind, d, orders.get(kind), shared.get(kind), stages.get(kind))
+        for kind, d in datasets.items()
+    }
+
+
+def _loader(
+    config: Config,
+    kind: str,
+    dataset: Dataset,
+    order: Order | None,
+    shared: NodeCache | None,
+    stage: Stage | None,
+) -> Loader:
+    """The loader of one of the data sets; without an order samples come as they lie."""
     data = config.data
     mixes = kind == "train" and mixing.is_on(config)
     return Loader(
@@ -234,4 +257,6 @@ def _source(
         cache_bytes=data.cache_bytes,
         skip_damage=data.on_error == "skip",
         partners=partial(partners, config.run.seed) if mixes else None,
+        node_cache=shared,
+        stage=stage,
     )

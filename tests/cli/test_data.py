@@ -88,6 +88,26 @@ def test_json_of_inspect(run, tmp_path):
     assert document["fields"]["label"]["balance"] == {"a": 17, "b": 17, "c": 16}
 
 
+def test_inspect_tells_what_shuffling_costs(run, tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.zeros((320, 8), "f4"), chunks=(10, 8))
+    code, out, _ = run("inspect", "a.h5", "--batch-size", "24", "--ranks", "3")
+    assert code == 0
+    assert "shuffle window of 32 blocks of 10 rows: 320 samples, 10.0 KiB" in out
+    told = ["inspect", "a.h5", "--batch-size", "24", "--json"]
+    portions = json.loads(run(*told, "--ranks", "3", "--shuffle-window", "8")[1])["portions"]
+    assert portions["window_samples"] == 80
+    assert 8 / 3 <= portions["rank_bytes"] / 320 <= 4  # of 8 blocks
+    assert 1.0 == portions["node_read_per_used"] < portions["read_per_used"] < 1.3
+    alone = json.loads(run(*told)[1])["portions"]
+    assert alone["read_per_used"] == 1.0
+    series = json.loads(run(*told, "--window", "8", "--stride", "4")[1])["portions"]
+    assert series["window_samples"] == 79
+    assert series["read_per_used"] == pytest.approx(320 / (79 * 8))
+
+
 def test_slow_files_get_the_command_that_repacks(run, tmp_path):
     import h5py
 

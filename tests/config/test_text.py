@@ -47,6 +47,7 @@ configs = st.builds(
             | st.floats(0, exclude_min=True, allow_infinity=False),
             "shuffle_window": positive | st.just("auto"),
             "cache_bytes": st.sampled_from(["1.5 GiB", "17 KiB", 5]),
+            "node_cache": st.sampled_from([True, False, "auto"]),
         }
     ),
     st.builds(

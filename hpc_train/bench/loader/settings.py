@@ -25,9 +25,11 @@ class Settings:
         batch_size: samples of a batch.
         shuffle: name of the order.
         rounds: how often each side has its turn.
-        seconds: how long a turn lasts at most; it ends earlier after one epoch, and ours not
-            before one window of shuffling, whose blocks are all read at its beginning.
+        seconds: how long a turn lasts at most; it ends earlier if there is no more work, and ours
+            not before one window of shuffling, whose blocks are all read at its beginning.
         cache_bytes: budget of our side.
+        epochs: of which all sides read batches, one after the other; our side keeps blocks that it
+            decoded, so only where nothing is decoded may there be more than one.
         cold: whether the system's page cache is emptied of the files before each turn.
     """
 
@@ -38,6 +40,7 @@ class Settings:
     rounds: int = 3
     seconds: float = 1.0
     cache_bytes: int = 256 * 2**20
+    epochs: int = 1
     cold: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +53,7 @@ class Workload:
     """The same batches for every side.
 
     Attributes:
-        works: one rank's work of one epoch: whole batches.
+        works: one rank's work: whole batches.
         window_samples: samples that are mixed with each other.
     """
 
@@ -84,7 +87,7 @@ def make_workload(settings: Settings) -> Workload:
     sample_bytes = sum(dataset.fields[name].sample_bytes for name in fields)
     window = auto_window(blocks, settings.batch_size, sample_bytes)
     course = Course(dataset.num_samples, settings.batch_size)
-    batches = course.batches(0, -(-dataset.num_samples // settings.batch_size))
+    batches = course.batches(0, settings.epochs * course.per_epoch)
     works = tuple(Work(batch, 0, batch.size) for batch in batches)
     order = make_order(settings.shuffle, blocks, 0, window)
     mixed = min(window * blocks.rows, dataset.num_samples) if settings.shuffle == "window" else 0

@@ -65,7 +65,7 @@ def study(
 
 
 def measure(side: Side, workload: Workload, least: int = 0) -> Measured:
-    """One turn: to the end of the epoch, or of the time but not before `least` samples."""
+    """One turn: to the end of the work, or of the time but not before `least` samples."""
     samples = 0
     with closing(side.turn(workload)) as turn:
         next(turn)

@@ -75,3 +75,12 @@ class Data(Section):
         examples=["256 MiB"],
         description="blocks that a rank keeps in memory",
     )
+    node_cache: bool | Literal["auto"] = Field(
+        "auto", description="ranks of a node share what they decode; auto: if it fits"
+    )
+    stage: str | None = Field(
+        None,
+        examples=["$TMPDIR"],
+        description="folder on the node's disk, to which shards are copied",
+    )
+    stage_keep: bool = Field(False, description="leave the copies there for the next run")

@@ -16,6 +16,7 @@ class Chunked:
     """
 
     name = "chunked"
+    copies = False
     whole: Rows | None = None
 
     def __init__(self, source: Source, file: MappedFile, table: ChunkTable) -> None:
@@ -39,7 +40,7 @@ class Chunked:
             return None
         return cls(source, source.file, table)
 
-    def block(self, first: int, stop: int) -> Rows:
+    def block(self, first: int, stop: int, into: Rows | None = None) -> Rows:
         """Rows [first, stop): a view of the map if they lie in one chunk."""
         self._file.check()
         parts = [self._part(number, first, stop) for number in self._numbers(first, stop)]

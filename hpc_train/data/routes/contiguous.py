@@ -10,6 +10,7 @@ class Contiguous:
     """Rows at `offset + row * row_bytes`."""
 
     name = "contiguous"
+    copies = False
 
     def __init__(self, file: MappedFile, whole: Rows) -> None:
         self._file = file
@@ -23,7 +24,7 @@ class Contiguous:
         file = source.file
         return cls(file, file.view(source.offset, source.num_rows, source.row_bytes))
 
-    def block(self, first: int, stop: int) -> Rows:
+    def block(self, first: int, stop: int, into: Rows | None = None) -> Rows:
         """Rows [first, stop) of the map."""
         self._file.check()
         assert self.whole is not None

@@ -27,6 +27,7 @@ class Decoded:
     """Any grid of chunks, unfiltered or through one codec, with or without shuffle before it."""
 
     name = "decoded"
+    copies = True
     whole: Rows | None = None
 
     def __init__(self, source: Source, file: MappedFile, table: ChunkTable) -> None:
@@ -58,10 +59,10 @@ class Decoded:
         table = source.chunk_table()
         return None if table is None else cls(source, source.file, table)
 
-    def block(self, first: int, stop: int) -> Rows:
+    def block(self, first: int, stop: int, into: Rows | None = None) -> Rows:
         """Rows [first, stop), decoded."""
         self._file.check()
-        rows = empty_rows(stop - first, self._source.row_bytes)
+        rows = empty_rows(stop - first, self._source.row_bytes) if into is None else into
         box = rows.reshape(stop - first, *self._shape[1:], self._itemsize)
         layers = range(first // self._chunks[0], -(-stop // self._chunks[0]))
         try:
@@ -77,7 +78,7 @@ class Decoded:
                     where=str(self._source.path),
                     hint="copy or import it again",
                 ) from error
-            return self._plain.block(first, stop)
+            return self._plain.block(first, stop, into)
         return rows
 
     def warm(self, first: int, stop: int) -> None:

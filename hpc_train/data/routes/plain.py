@@ -11,6 +11,7 @@ class Plain:
     """Rows as h5py reads and converts them."""
 
     name = "plain"
+    copies = True
     whole: Rows | None = None
 
     def __init__(self, source: Source) -> None:
@@ -25,11 +26,11 @@ class Plain:
         """The route: it reads everything."""
         return cls(source)
 
-    def block(self, first: int, stop: int) -> Rows:
+    def block(self, first: int, stop: int, into: Rows | None = None) -> Rows:
         """Rows [first, stop), copied; a chunk that has a checksum is checked the first time."""
         if self._unchecked:
             self._check(first, stop)
-        rows = empty_rows(stop - first, self._row_bytes)
+        rows = empty_rows(stop - first, self._row_bytes) if into is None else into
         if rows.size:
             found = rows.reshape(-1).view(self._dtype)
             shape = (stop - first, *self._dataset.shape[1:])

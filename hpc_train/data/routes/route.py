@@ -38,14 +38,16 @@ class Route(Protocol):
 
     Attributes:
         name: which of the routes it is.
+        copies: whether blocks are copies, and no views of the mapped file.
         whole: all rows of the dataset, where they can be gathered without reading a block first.
     """
 
     name: str
+    copies: bool
     whole: Rows | None
 
-    def block(self, first: int, stop: int) -> Rows:
-        """Rows [first, stop); a copy, or a view of the mapped file.
+    def block(self, first: int, stop: int, into: Rows | None = None) -> Rows:
+        """Rows [first, stop); a copy, in `into` if that is given, or a view of the mapped file.
 
         Raises:
             OSError: if they cannot be read; another attempt may be worth it.
