@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 
@@ -55,13 +56,18 @@ class Plan:
         if not self.counts or min(self.counts) < 0 or sum(self.counts) == 0:
             raise ValueError(f"counts must be >= 0 with a positive sum (counts: {self.counts})")
 
+    @cached_property
+    def _offsets(self) -> list[int]:
+        """Where the share of each rank begins; the end of the last one comes last."""
+        return [0, *accumulate(self.counts)]
+
     def shares(self, batch_size: int) -> tuple[int, ...]:
         """The counts for a global batch of `batch_size` samples, which they sum up to.
 
         A batch of another size than the plan's (the last of an epoch) is split in the same
         proportion, rounded by largest remainders, lower ranks first.
         """
-        total = sum(self.counts)
+        total = self._offsets[-1]
         if batch_size == total:
             return self.counts
         floors = [count * batch_size // total for count in self.counts]
@@ -73,7 +79,9 @@ class Plan:
 
     def work(self, batch: Batch, rank: int) -> Work:
         """What `rank` does of `batch`."""
-        offsets = [0, *accumulate(self.shares(batch.size))]
+        offsets = self._offsets
+        if batch.size != offsets[-1]:
+            offsets = [0, *accumulate(self.shares(batch.size))]
         return Work(batch, offsets[rank], offsets[rank + 1])
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -114,12 +115,15 @@ class Reader:
         shard, row = self._shard[extent], rows + self._shift[extent]
         number = row // self._rows[extent]
         by_block = np.lexsort((number, shard))
-        change = np.flatnonzero((np.diff(shard[by_block]) != 0) | (np.diff(number[by_block]) != 0))
-        parts = [
-            Part((int(shard[places[0]]), int(number[places[0]])), places, row[places])
-            for places in np.split(by_block, change + 1)
-            if places.size
-        ]
+        shards, numbers = shard[by_block], number[by_block]
+        changes = np.flatnonzero((np.diff(shards) != 0) | (np.diff(numbers) != 0)) + 1
+        edges = [0, *changes.tolist(), len(by_block)]
+        parts = []
+        for first, stop in pairwise(edges):
+            if first < stop:
+                places = by_block[first:stop]
+                key = int(shards[first]), int(numbers[first])
+                parts.append(Part(key, places, row[places]))
         return Request(ids, shard, row, parts)
 
     def block_bytes(self, key: Key) -> int:

@@ -35,7 +35,7 @@ def test_training_is_the_same_to_the_bit(compressed):
     settings = {
         "run": {"steps": 30},
         "schedule": {"policy": "static", "shares": [20] * (SIZE - 1) + [64 - 20 * (SIZE - 1)]},
-        "augmentation": [{"name": "mixup"}],  # partners come from anywhere in the batch
+        "regularization": {"mixup": 0.4},  # partners come from anywhere in the batch
     }
     data = {"train": str(compressed), "shuffle_window": 7}
     found = []
