@@ -33,7 +33,7 @@ def compressed(tmp_path):
 
 def test_training_is_the_same_to_the_bit(compressed):
     settings = {
-        "run": {"steps": 30},
+        "run": {"steps": 12},
         "schedule": {"policy": "static", "shares": [20] * (SIZE - 1) + [64 - 20 * (SIZE - 1)]},
         "regularization": {"mixup": 0.4},  # partners come from anywhere in the batch
     }
@@ -44,11 +44,13 @@ def test_training_is_the_same_to_the_bit(compressed):
         weights, _ = train(SIZE, folder, **settings, data=data | {"node_cache": share})
         found.append(weights)
     agree(np.array_equal(*found), "weights differ")
-    more = settings | {"run": {"steps": 45}}
+    more = settings | {"run": {"steps": 18}}
     whole, _ = train(SIZE, compressed.parent / "whole", **more, data=data | {"node_cache": False})
     on = data | {"node_cache": True}
     train(SIZE, compressed.parent / "parts", **settings, data=on)
-    resumed, _ = train(SIZE, compressed.parent / "parts", resume=True, **more, data=on)
+    resumed, _ = train(
+        SIZE, compressed.parent / "parts", resume=compressed.parent / "parts", **more, data=on
+    )
     agree(np.array_equal(whole, resumed), "resumed weights differ")
 
 
