@@ -32,6 +32,7 @@ from hpc_train.checkpoint import layout
 from hpc_train.checkpoint.keep import Best, kept
 from hpc_train.checkpoint.layout import Part
 from hpc_train.errors import CheckpointError
+from hpc_train.record import phase
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Store:
         Raises:
             CheckpointError: if it cannot be written.
         """
-        with _writing(draft):
+        with _writing(draft), phase("checkpoint", operation="write"):
             return layout.write(draft / f"part-{number:03d}.safetensors", tensors)
 
     def publish(

@@ -5,6 +5,8 @@
     hang:1@40:data      rank 1 sleeps for ever, as it asks for the data of batch 40
     exit:0@20           rank 0's process ends with exit code 1, without a word
     raise:3@10          rank 3 raises an exception
+    preempt@80          all ranks get SIGUSR1 in batch 80, as before their time is up
+    disk-full@ckpt2     whoever writes a part of the second checkpoint finds the disk full
     kill:any@30s        a random rank, at random instants, every 30 s in the mean
     kill:any@30s:seed=7
 
@@ -14,6 +16,7 @@ and the number of ranks. A fault that would hit a rank that is gone hits nobody.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -29,9 +32,16 @@ from hpc_train.errors import UsageError, unknown
 from hpc_train.record import PHASES, Leave
 
 KINDS = ("kill", "stop", "hang", "exit", "raise")
-FORM = f"{'|'.join(KINDS)}:RANK@BATCH[:PHASE], or :any@SECONDSs[:seed=N]"
+PREEMPT, DISK_FULL = "preempt", "disk-full"
+RANDOM = (*KINDS, PREEMPT, DISK_FULL)
+FORM = (
+    f"{'|'.join(KINDS)}:RANK@BATCH[:PHASE], {PREEMPT}@BATCH, {DISK_FULL}@ckptNUMBER, "
+    "or each of them as KIND:any@SECONDSs[:seed=N]"
+)
+_PREEMPT = re.compile(PREEMPT + r"@(?P<batch>\d+)")
+_DISK_FULL = re.compile(DISK_FULL + r"@ckpt(?P<number>[1-9]\d*)")
 _EXACT = re.compile(r"(?P<kind>[a-z]+):(?P<rank>\d+)@(?P<batch>\d+)(?::(?P<phase>[a-z_]+))?")
-_RANDOM = re.compile(r"(?P<kind>[a-z]+):any@(?P<mean>\d+(?:\.\d+)?)s(?::seed=(?P<seed>\d+))?")
+_RANDOM = re.compile(r"(?P<kind>[a-z-]+):any@(?P<mean>\d+(?:\.\d+)?)s(?::seed=(?P<seed>\d+))?")
 _STREAM = 0x4B494C4C  # of the random bits, apart from all others
 
 
@@ -41,17 +51,17 @@ class InjectedError(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """One rank fails once.
+    """Something happens to a rank once.
 
     Attributes:
-        kind: one of `KINDS`.
-        rank: whom it befalls, as ranks were numbered at the beginning.
-        batch: the number of the global batch.
+        kind: one of `RANDOM`.
+        rank: whom it befalls, as ranks were numbered at the beginning; None for all.
+        batch: the number of the global batch; of "disk-full" that of the checkpoint, from 1 on.
         phase: the phase at whose beginning it happens.
     """
 
     kind: str
-    rank: int
+    rank: int | None
     batch: int
     phase: str = "compute"
 
@@ -61,7 +71,7 @@ class RandomFaults:
     """Ranks fail at random.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: one of `RANDOM`.
         mean_seconds: between two faults of the job, > 0.
         seed: of times and ranks.
     """
@@ -91,7 +101,11 @@ def parse(text: str) -> Fault | RandomFaults:
         if phase not in PHASES:
             raise UsageError(unknown("phase", phase, PHASES), where="--inject")
         return Fault(found["kind"], int(found["rank"]), int(found["batch"]), phase)
-    if (found := _RANDOM.fullmatch(text)) and found["kind"] in KINDS:
+    if found := _PREEMPT.fullmatch(text):
+        return Fault(PREEMPT, None, int(found["batch"]))
+    if found := _DISK_FULL.fullmatch(text):
+        return Fault(DISK_FULL, None, int(found["number"]), "checkpoint")
+    if (found := _RANDOM.fullmatch(text)) and found["kind"] in RANDOM:
         mean = float(found["mean"])
         if mean <= 0:
             raise UsageError(
@@ -101,13 +115,13 @@ def parse(text: str) -> Fault | RandomFaults:
     raise UsageError(
         f'a fault must read {FORM} ("{text}")',
         where="--inject",
-        hint="for example --inject kill:1@50, hang:1@40:data or kill:any@30s:seed=7",
+        hint="for example --inject kill:1@50, hang:1@40:data, preempt@80 or kill:any@30s:seed=7",
     )
 
 
 def is_once(text: str) -> bool:
     """Whether what a text describes happens in one batch, and never again."""
-    return bool(_EXACT.fullmatch(text))
+    return any(form.fullmatch(text) for form in (_EXACT, _PREEMPT, _DISK_FULL))
 
 
 class Striker:
@@ -123,7 +137,10 @@ class Striker:
     """
 
     def __init__(self, faults: Sequence[Fault | RandomFaults], rank: int, num_ranks: int) -> None:
-        self._exact = [f for f in faults if isinstance(f, Fault) and f.rank == rank]
+        exact = [f for f in faults if isinstance(f, Fault) and f.rank in (None, rank)]
+        self._exact = [f for f in exact if f.kind != DISK_FULL]
+        self._full = [f.batch for f in exact if f.kind == DISK_FULL]  # numbers of checkpoints
+        self._saves = 0
         self._random = [f for f in faults if isinstance(f, RandomFaults)]
         self._rank, self._num_ranks = rank, num_ranks
         self._thread = threading.get_ident()
@@ -133,6 +150,8 @@ class Striker:
         self._due: list[str] = []  # what a thread left to be done here
 
     def __call__(self, name: str, detail: dict[str, Any]) -> Leave:
+        if name == "checkpoint":
+            self._save(detail.get("operation"))
         if threading.get_ident() != self._thread:
             return _nothing
         if not self._evaluating:  # an evaluation counts batches of its own
@@ -151,6 +170,13 @@ class Striker:
         self._evaluating = True
         return self._evaluated
 
+    def _save(self, what: str | None) -> None:
+        """Count checkpoints; let whoever writes a part of one that is to fail find no space."""
+        if what == "begin":
+            self._saves += 1
+        elif what == "write" and self._saves in self._full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def _evaluated(self) -> None:
         self._evaluating = False
 
@@ -167,16 +193,20 @@ class Striker:
             time.sleep(max(0.0, started + at - time.monotonic()))
             if rank != self._rank:
                 continue
-            if faults.kind in ("hang", "raise"):
+            if faults.kind == DISK_FULL:
+                self._full.append(self._saves + 1)
+            elif faults.kind in ("hang", "raise"):
                 self._due.append(faults.kind)
             else:
                 strike(faults.kind)
 
 
 def strike(kind: str) -> None:
-    """Let this process fail: a kind in `KINDS`."""
+    """Let this process fail, or get the signal to leave: a kind in `KINDS`, or `PREEMPT`."""
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == PREEMPT:
+        os.kill(os.getpid(), signal.SIGUSR1)
     elif kind == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     elif kind == "exit":

@@ -3,7 +3,7 @@
     slow:2=3x             rank 2 needs three times as long to compute
     slow:1=2x@100-200     rank 1 twice as long, in batches 100 to 200
     jitter:10%            each rank and batch by a random part longer, exponential, 10 % in the mean
-    kill:1@50             rank 1 gets SIGKILL in batch 50; see `recovery.faults` for all of these
+    kill:1@50             rank 1 gets SIGKILL in batch 50; see `recovery.faults` for all the others
 
 A hook on the phases lets a rank sleep at the end of every "compute" phase, in proportion to what
 the phase took; watches that were hung up earlier see it as computing.
@@ -15,7 +15,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_train import philox
@@ -29,6 +29,7 @@ _SLOW = re.compile(r"slow:(?P<rank>\d+)=(?P<factor>\d+(?:\.\d+)?)x" + _RANGE)
 _JITTER = re.compile(r"jitter:(?P<percent>\d+(?:\.\d+)?)%" + _RANGE)
 _STREAM = 0x4A495454  # of the random bits, apart from all others
 _PHASE = "compute"
+_AGAIN = 1_000_003  # between the seeds of those that take the place of others
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def parse(text: str) -> Injection:
     Raises:
         UsageError: if it describes nothing.
     """
-    if text.partition(":")[0] in faults.KINDS:
+    if re.split("[:@]", text)[0] in faults.RANDOM:
         return faults.parse(text)
     if found := _SLOW.fullmatch(text):
         factor = float(found["factor"])
@@ -104,10 +105,24 @@ def check_ranks(injections: Sequence[Injection], num_ranks: int) -> None:
             )
 
 
-def hooks(injections: Sequence[Injection], rank: int, num_ranks: int) -> list[Hook]:
-    """The hooks that do to this rank what is to be injected; none where that is nothing."""
+def hooks(
+    injections: Sequence[Injection], rank: int, num_ranks: int, *, again: int = 0
+) -> list[Hook]:
+    """The hooks that do to this rank what is to be injected; none where that is nothing.
+
+    Args:
+        injections: all of it.
+        rank: this one, as numbered at the beginning.
+        num_ranks: how many there were then.
+        again: how many ranks had been lost when this one took the place of one of them; 0 if it
+            does not. What was to happen in one batch has happened then.
+    """
     slow = [one for one in injections if isinstance(one, Disturbance)]
     failing = [one for one in injections if not isinstance(one, Disturbance)]
+    if again:
+        random = [one for one in failing if isinstance(one, RandomFaults)]
+        # its times begin anew: with the same bits all of its kind would fail after the same time
+        failing = [replace(one, seed=one.seed + again * _AGAIN) for one in random]
     found = [disturb(slow, rank)] if slow else []
     return [*found, faults.Striker(failing, rank, num_ranks)] if failing else found
 

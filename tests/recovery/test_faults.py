@@ -1,11 +1,14 @@
 """Faults: what can be asked for, when it happens and to whom; a rank that fails leaves a trace."""
 
+import errno
 import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 import hpc_train
 from hpc_train.errors import UsageError
 from hpc_train.record import PHASES, listening, phase
-from hpc_train.recovery import check_ranks, parse
+from hpc_train.recovery import check_ranks, hooks, parse
 from hpc_train.recovery.faults import Fault, InjectedError, RandomFaults, Striker
 
 
@@ -25,6 +28,10 @@ from hpc_train.recovery.faults import Fault, InjectedError, RandomFaults, Strike
         ("hang:1@40:data", Fault("hang", 1, 40, "data")),
         ("exit:0@20", Fault("exit", 0, 20)),
         ("raise:3@10:communication", Fault("raise", 3, 10, "communication")),
+        ("preempt@80", Fault("preempt", None, 80)),
+        ("disk-full@ckpt2", Fault("disk-full", None, 2, "checkpoint")),
+        ("preempt:any@30s", RandomFaults("preempt", 30.0)),
+        ("disk-full:any@30s:seed=2", RandomFaults("disk-full", 30.0, 2)),
         ("kill:any@30s", RandomFaults("kill", 30.0, 0)),
         ("stop:any@0.5s:seed=7", RandomFaults("stop", 0.5, 7)),
     ],
@@ -42,6 +49,9 @@ def test_what_can_be_asked_for(text, expected):
         ("kill:any@50", "a fault must read"),
         ("kill:1@5s", "a fault must read"),
         ("kill:any@0s", "must be above 0 s"),
+        ("preempt:1@80", "a fault must read"),
+        ("disk-full@2", "a fault must read"),
+        ("disk-full@ckpt0", "a fault must read"),
         ("hang:1@40:dtaa", r'unknown phase "dtaa".*did you mean .data.'),
         ("kil:1@50", "must read slow"),
     ],
@@ -131,6 +141,63 @@ def test_a_process_ends_or_stops_in_that_batch(kind, code):
             child.returncode = found
         assert found == code
         assert child.stdout.read().split() == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def save():
+    """A checkpoint, whose parts a thread writes."""
+    problems = []
+
+    def write():
+        try:
+            with phase("checkpoint", operation="write"):
+                pass
+        except OSError as error:
+            problems.append(error.errno)
+
+    with phase("checkpoint", operation="begin"):
+        thread = threading.Thread(target=write)
+    thread.start()
+    thread.join()
+    return problems
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_the_disk_is_full_for_whoever_writes_that_checkpoint(rank):
+    with listening(Striker([parse("disk-full@ckpt2")], rank, 4)):
+        assert [save() for _ in range(4)] == [[], [errno.ENOSPC], [], []]
+
+
+def test_a_disk_that_is_full_at_a_random_time_fails_the_next_checkpoint():
+    with listening(Striker([RandomFaults("disk-full", 1e-6)], 0, 1)):
+        assert save() == []  # before the first batch nothing happens
+        steps(1)
+        found, until = [], time.monotonic() + 60
+        while not found and time.monotonic() < until:
+            found = save()
+        assert found == [errno.ENOSPC]
+
+
+def test_all_ranks_are_told_to_leave_in_that_batch():
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+    try:
+        with listening(Striker([parse("preempt@3")], 2, 4)):
+            steps(3)
+            assert not heard
+            steps(5)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [1]
+
+
+def test_one_that_takes_the_place_of_another_fails_at_other_times():
+    faults = [parse("kill:1@5"), parse("preempt@9"), parse("kill:any@5s:seed=3")]
+    (first,) = hooks(faults, 1, 4)
+    (second,) = hooks(faults, 1, 4, again=1)
+    (third,) = hooks(faults, 1, 4, again=2)
+    assert [len(one._exact) for one in (first, second, third)] == [2, 0, 0]
+    assert len({one._random[0].seed for one in (first, second, third)}) == 3
+    assert hooks([parse("kill:1@5")], 1, 4, again=1) == []
 
 
 def test_every_phase_of_the_package_is_known():
