@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = "hpc_train"
@@ -39,6 +41,18 @@ def to_terminal(*, verbose: bool = False) -> None:
     handler.setLevel(logging.INFO if verbose else logging.WARNING)
     handler.setFormatter(_Plain())
     logger.handlers[:] = [handler]
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Let nothing but errors be logged, while the block lasts."""
+    logger = logging.getLogger(ROOT)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def to_file(path: Path, rank: int) -> logging.Handler:

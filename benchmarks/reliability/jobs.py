@@ -125,6 +125,12 @@ class Job:
             time.sleep(0.02)
         return {}
 
+    def stop(self) -> None:
+        """End it now."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        processes.end(self._token)
+        self._process.wait()
+
     @property
     def running(self) -> bool:
         """Whether the launcher has not ended."""
@@ -157,6 +163,21 @@ def steps(run: Path) -> list[tuple[int, int]]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return [(r["batch"], r["delivered"]) for r in records if r["kind"] == "step"]
+
+
+def events(run: Path, kind: str) -> list[str]:
+    """What the run told of one kind of event."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    return [str(r["text"]) for r in records if r.get("event") == kind]
+
+
+def last_step(run: Path) -> int:
+    """The batch of the last step on record."""
+    for line in reversed((run / "metrics.jsonl").read_text().splitlines()):
+        if line.endswith("}") and '"kind": "step"' in line:
+            return int(json.loads(line)["batch"])
+    return 0
 
 
 def weights(run: Path) -> np.ndarray:

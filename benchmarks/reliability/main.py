@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from jobs import Job, Outcome, disturb, verdict
+from jobs import Job, Outcome, disturb, events, last_step, verdict
 
 from hpc_train.bench.harness import alternate, circumstances, paired_ratios, write_results
 from hpc_train.record import hearing, listening, operation, phase
@@ -24,19 +25,21 @@ HERE = Path(__file__).parent
 KILLS, STOPS = 200, 20
 EPOCHS, HIDDEN = 400, 128  # enough steps for five kills
 ALARM_EPOCHS = 435  # of 23 steps: 10^4
-ROUNDS = 9
+ROUNDS = 7
+RESPAWN_SECONDS, KILL_EVERY = 180.0, 10.0
+RESPAWN_HIDDEN = 512
 PROBLEMS = ("hang", "failed", "samples", "weights")
 
 
-def failures(folder: Path, number: int, total: int, *extra: str) -> dict:
+def failures(folder: Path, number: int, total: int, seed: int) -> dict:
     """Jobs of 3 to 6 ranks whose ranks are lost, until there were `total` losses."""
-    rng = random.Random(total)
+    rng = random.Random(seed)
     calm = Job(folder / "calm", 1, EPOCHS, HIDDEN)
     calm.end()
     outcomes: list[Outcome] = []
     while sum(one.kills for one in outcomes) < total:
         ranks = 3 + len(outcomes) % 4
-        job = Job(folder / f"job-{len(outcomes)}", ranks, EPOCHS, HIDDEN, *extra)
+        job = Job(folder / f"job-{len(outcomes)}", ranks, EPOCHS, HIDDEN)
         outcome = disturb(job, ranks, number, rng, pause=0.4)
         outcome.problem = verdict(job, calm.run)
         if outcome.problem:
@@ -60,14 +63,14 @@ def failures(folder: Path, number: int, total: int, *extra: str) -> dict:
     }
 
 
-def kills(folder: Path) -> dict:
+def kills(folder: Path, total: int = KILLS, seed: int = 0) -> dict:
     """SIGKILL at random instants."""
-    return failures(folder, signal.SIGKILL, KILLS)
+    return failures(folder, signal.SIGKILL, total, seed)
 
 
-def stops(folder: Path) -> dict:
+def stops(folder: Path, total: int = STOPS, seed: int = 0) -> dict:
     """SIGSTOP at random instants: the watchdog must find it."""
-    return failures(folder, signal.SIGSTOP, STOPS)
+    return failures(folder, signal.SIGSTOP, total, seed)
 
 
 def alarms(folder: Path) -> dict:
@@ -86,6 +89,59 @@ def alarms(folder: Path) -> dict:
     job.close()
     false = text.count("error: rank ")
     return {"steps": steps, "alarms": false, "problem": problem, "text": text if false else ""}
+
+
+def respawn(folder: Path, seconds: float = RESPAWN_SECONDS) -> dict:
+    """Steps of 4 ranks, one of which is killed every 10 s and replaced, against an undisturbed run.
+
+    Both are measured from when all ranks train; the undisturbed run for a third of the time.
+    """
+    rng = random.Random(1)
+    big = ["run.epochs=9999", "recovery.respawn=true", "data.batch_size=512"]
+    calm = Job(folder / "calm", 4, EPOCHS, RESPAWN_HIDDEN, *big)
+    calm.wait_for(4, 20)
+    rate = _rate(calm, seconds / 3)
+    calm.stop()
+    calm.close()
+    job = Job(folder / "job", 4, EPOCHS, RESPAWN_HIDDEN, *big)
+    job.wait_for(4, 20)
+    started, begun = time.monotonic(), last_step(job.run)
+    full: list[float] = []
+    deaths = 0
+    while time.monotonic() - started < seconds - KILL_EVERY and job.running:
+        time.sleep(max(0.0, started + deaths * KILL_EVERY + rng.uniform(0, 2) - time.monotonic()))
+        tape = rng.choice(list(job.tapes().values()))
+        joined, killed = len(events(job.run, "joined")), time.monotonic()
+        os.kill(tape.pid, signal.SIGKILL)
+        deaths += 1
+        while len(events(job.run, "joined")) == joined and job.running:
+            time.sleep(0.02)
+            if time.monotonic() - killed > 60:
+                sys.exit(job.text())
+        full.append(time.monotonic() - killed)
+    time.sleep(max(0.0, started + seconds - time.monotonic()))
+    steps_done, elapsed = last_step(job.run) - begun, time.monotonic() - started
+    running = job.running
+    job.stop()
+    job.close()
+    return {
+        "seconds": elapsed,
+        "kills": deaths,
+        "running_to_the_end": running,
+        "undisturbed_steps_per_second": rate,
+        "steps_per_second": steps_done / elapsed,
+        "goodput": steps_done / elapsed / rate,
+        "full_membership_seconds": full,
+        "median_seconds": float(np.median(full)),
+        "largest_seconds": max(full),
+    }
+
+
+def _rate(job: Job, seconds: float) -> float:
+    """Steps per second of a running job."""
+    started, begun = time.monotonic(), last_step(job.run)
+    time.sleep(seconds)
+    return (last_step(job.run) - begun) / (time.monotonic() - started)
 
 
 def cost(folder: Path) -> dict:
@@ -144,17 +200,27 @@ def overhead(folder: Path) -> dict:
     }
 
 
-PARTS = {"kills": kills, "stops": stops, "alarms": alarms, "cost": cost, "overhead": overhead}
+PARTS = {
+    "kills": kills,
+    "stops": stops,
+    "alarms": alarms,
+    "respawn": respawn,
+    "cost": cost,
+    "overhead": overhead,
+}
 
 
 def main(names: list[str]) -> None:
-    """Measure, print and record."""
-    for name in names or list(PARTS):
+    """Measure, print, record; `kills=50,2` measures 50 kills with the seed 2, in a file apart."""
+    for asked in names or list(PARTS):
+        name, _, arguments = asked.partition("=")
+        numbers = [int(text) for text in arguments.split(",") if text]
         with tempfile.TemporaryDirectory() as folder:
-            found = PARTS[name](Path(folder))
-        print(name, {key: value for key, value in found.items() if key != "recoveries"})
+            found = PARTS[name](Path(folder), *numbers)
+        print(asked, {key: value for key, value in found.items() if key != "recoveries"})
         document = {"benchmark": f"reliability {name}", "environment": circumstances(), **found}
-        write_results(HERE / "results" / f"{name}.json", document)
+        piece = f"-{numbers[1]}" if len(numbers) > 1 else ""
+        write_results(HERE / "results" / f"{name}{piece}.json", document)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ logger = logging.getLogger(__name__)
     metavar="WHAT",
     multiple=True,
     help='Drills: "slow:2=3x", "slow:1=2x@100-200", "jitter:10%"; "kill:1@50", "hang:1@40:data", '
-    'and so stop, exit, raise; at random times "kill:any@30s:seed=1".',
+    'and so stop, exit, raise; "preempt@80", "disk-full@ckpt2"; at random times '
+    '"kill:any@30s:seed=1".',
 )
 @dry_run_option
 @click.option(
@@ -186,12 +187,14 @@ def train(request: Request, stop: StopFlag, *, as_json: bool, debug: bool) -> in
                 return EXIT_ENVIRONMENT  # each of them would print the same
             raise problem.error()
         injections = check_injected(request.inject, None)
-        on_coordinator(comm, lambda: len(check_injected(request.inject, comm.world.size)))
+        if comm.invitation is None:
+            on_coordinator(comm, lambda: len(check_injected(request.inject, comm.world.size)))
+        deaths = 0 if comm.invitation is None else comm.invitation.deaths
         trainer = Trainer(
             config=request.loaded.config,
             comm=comm,
             stream=sys.stderr if as_json else None,
-            hooks=hooks(injections, comm.world.rank, comm.world.size),
+            hooks=hooks(injections, comm.number, comm.num_members, again=deaths),
             stop=stop,
         )
         result = trainer.fit(resume=request.earlier)

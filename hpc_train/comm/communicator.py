@@ -6,44 +6,36 @@ import atexit
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpc_train.comm import failures, letters
+from hpc_train.comm import failures, letters, replacement
+from hpc_train.comm.auto import Choice
 from hpc_train.comm.compression.wire import MpiWire
 from hpc_train.comm.failures import Lost
 from hpc_train.comm.mailbox import Mailbox
-from hpc_train.comm.node import Node
+from hpc_train.comm.node import Node, host_key
 from hpc_train.comm.post import Post
+from hpc_train.comm.replacement import Invitation, Replacement
 from hpc_train.errors import SetupError
+from hpc_train.leaving import arrive, take_leave
 from hpc_train.record import operation, phase
 from hpc_train.world import Json, World
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from hpc_train.comm.auto import Choice
-
 _POLL_SECONDS = 0.002
 _FAREWELL_SECONDS = 10.0
 _NEWS_SECONDS = 2.0  # until MPI surely knows of a death that an operation has met
-
-
-def host_key() -> str:
-    """What tells this node from others: its host name and the identity of its last boot."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip()
-    except OSError:
-        boot = ""
-    return f"{socket.gethostname()}/{boot}"
+_JOIN_SECONDS = 30
 
 
 class Comm:
@@ -62,17 +54,25 @@ class Comm:
         world: who and where this rank is.
         node: the ranks of this rank's node.
         choices: what `auto` found, by size class, type, and whether memory is shared.
-        members: the number that each rank had at the beginning; ranks are numbered anew by
-            `shrink`.
+        num_members: how many ranks there were at the beginning.
+        members: the number that each rank had then; ranks are numbered anew by `shrink`.
         lost: who died, as far as `shrink` has found out.
+        invitation: what this rank is told that replaces another one, until it has joined the
+            others; None if it does not, or has.
+        is_whole: whether these are all ranks of the job, not a group of them.
         fault_tolerant: whether the MPI survives the death of a rank, and tells the others.
     """
 
-    def __init__(self, mpi: Any, base: MPI.Intracomm, key: str | None = None) -> None:
+    def __init__(
+        self, mpi: Any, base: MPI.Intracomm, key: str | None = None, *, is_whole: bool = True
+    ) -> None:
         self._mpi = mpi
+        self.is_whole = is_whole
         self._key = key or host_key()
         self.fault_tolerant = failures.tolerant(os.environ, mpi)
-        self.members = tuple(range(base.Get_size()))
+        self.invitation: Invitation | None = None
+        self.num_members = base.Get_size()
+        self.members = tuple(range(self.num_members))
         self.lost: list[Lost] = []
         self.choices: dict[tuple[int, str, bool], Choice] = {}
         self._connect(base.Dup())
@@ -108,8 +108,8 @@ class Comm:
     def shrink(self) -> None:
         """Go on without the ranks that died: this object is then that of the survivors.
 
-        Collective among them: `world`, `node`, `hosts` and `members` are new, in the old order,
-        and `lost` is longer; operations and memory made before are of no use any more.
+        Collective among them: `world`, `node`, `hosts`, `members` are new, in the old order, and
+        `lost` is longer; operations and memory made before are of no use any more.
 
         Raises:
             Exception: one that `is_lost` knows, if yet another rank died; then shrink again.
@@ -123,6 +123,89 @@ class Comm:
         self.members = tuple(self.members[rank] for rank in survivors)
         self._connect(rest)
 
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The numbers that ranks had at the beginning which are not there now."""
+        return tuple(sorted(set(range(self.num_members)) - set(self.members)))
+
+    @property
+    def number(self) -> int:
+        """The number that this rank had at the beginning, or the one had that it replaces."""
+        return self.members[self._rank]
+
+    def replace(self, number: int, document: Json) -> Replacement | None:
+        """Start a process that will take the place of a rank that died; this rank alone.
+
+        Args:
+            number: the rank's, as numbered at the beginning.
+            document: what the process is told, in its `invitation`.
+
+        Returns:
+            None if this process was started in a way that cannot be repeated.
+        """
+        argv = replacement.program(sys.orig_argv[1:], os.environ, number)
+        if not argv:
+            return None
+        # where it was, if others are still there: a node that is gone starts nothing
+        host = next(one.host for one in reversed(self.lost) if one.rank == number)
+        known = any(one.partition("/")[0] == host for one in self.hosts)
+        told = [self.num_members, len(self.lost), document]
+        return Replacement(self._mpi, number, argv, host if known else None, told)
+
+    def admit(self, newcomer: Replacement | None, number: int) -> None:
+        """Go on with a replacement that is ready; collective among all but it, which `join`s.
+
+        Rank 0 is who it was, the others are in the order of their numbers at the beginning.
+
+        Args:
+            newcomer: on rank 0 alone.
+            number: the rank that it replaces, as numbered at the beginning.
+
+        Raises:
+            Exception: one that `is_lost` knows, if a rank died: then shrink; the newcomer may be
+                among those that are left.
+        """
+        members = replacement.order(self.members, number)
+        places = dict(zip(self.members, self.hosts, strict=True))
+        places.setdefault(number, next(one.host for one in self.lost if one.rank == number))
+        lost = [asdict(one) for one in self.lost]
+        choices = [[*key, *astuple(choice)] for key, choice in self.choices.items()]
+        told = [members, [places[one] for one in members], lost, choices]
+        place = members.index(self.number)
+        whole = replacement.admit(self._mpi, self._base, newcomer, told, place, self._wake)
+        self.members, self.hosts = tuple(members), [places[one] for one in members]
+        self._connect(whole)
+
+    def _wake(self, error: BaseException) -> None:
+        """Let nobody wait for what a death has broken; raise what is something else."""
+        if not self.is_lost(error):
+            raise error
+        self.revoke()
+
+    def join(self) -> None:
+        """Meet the others, as a replacement; their `admit`.
+
+        Where nobody needs this process any more, it ends.
+        """
+        assert self.invitation is not None
+        port, members, hosts, lost, choices = self.invitation.wait()
+        number = self.number
+        signal.alarm(_JOIN_SECONDS)  # where the others have gone on without it nobody would tell
+        try:
+            found = replacement.connect(self._mpi, port)
+            whole: Any = found.Split(0, members.index(number))
+            self.members, self.hosts = tuple(members), hosts
+            self._connect(whole)
+        except self._mpi.Exception as error:
+            if self.is_lost(error):
+                self.abort(0)
+            raise
+        signal.alarm(0)
+        self.invitation = None
+        atexit.register(self.depart)
+        self.lost = [Lost(**one) for one in lost]
+        self.choices = {(size, kind, lent): Choice(*rest) for size, kind, lent, *rest in choices}
+
     def split(self, group: int) -> Comm:
         """The ranks that name the same group, in their order; collective among all.
 
@@ -130,7 +213,7 @@ class Comm:
             group: >= 0.
         """
         part: Any = self._base.Split(group, self._rank)
-        return Comm(self._mpi, part, self._key)
+        return Comm(self._mpi, part, self._key, is_whole=False)
 
     @property
     def data(self) -> MPI.Intracomm:
@@ -236,12 +319,12 @@ class Comm:
             members = self._base.Get_group().Incl(list(ranks))
             base = self._base.Create_group(members, tag)
             members.Free()
-        made = Comm(self._mpi, base, self._key)
+        made = Comm(self._mpi, base, self._key, is_whole=False)
         base.Free()
         return made
 
     def close(self) -> None:
-        """Free the communicators of a group; collective, and nothing after ranks were lost."""
+        """Free a group's communicators; collective, and nothing after ranks were lost."""
         if not self.lost:
             for communicator in reversed(self.communicators):
                 communicator.Free()
@@ -265,12 +348,12 @@ class Comm:
     def abort(self, code: int) -> None:
         """End every rank of the job now, with exit code `code`; does not return.
 
-        A fault-tolerant MPI does not end the others: they hear that this rank died, and go on
-        without it where they can.
+        A fault-tolerant MPI does not end the others: they go on without it where they can.
         """
         sys.stdout.flush()
         sys.stderr.flush()
-        if self._size == 1:
+        if self._size == 1 and self.invitation is None:
+            take_leave()
             os._exit(code)
         if self.fault_tolerant:
             self.revoke()
@@ -285,6 +368,7 @@ class Comm:
         """
         if not self.lost:
             return
+        take_leave()
         # one that is through already is gone for the others
         with contextlib.suppress(TimeoutError, self._mpi.Exception):
             self.barrier(_FAREWELL_SECONDS)
@@ -294,7 +378,7 @@ class Comm:
 
 
 def connect() -> Comm:
-    """Start MPI and meet the other ranks.
+    """Start MPI and meet the others; a replacement of one is alone until it `join`s them.
 
     Raises:
         SetupError: if no MPI library can be loaded.
@@ -306,4 +390,11 @@ def connect() -> Comm:
             f"no MPI library can be loaded: {str(error).splitlines()[0]}",
             hint="pip install 'hpc-train[mpi]', or load the site's MPI (module load openmpi)",
         ) from error
-    return Comm(MPI, MPI.COMM_WORLD)
+    arrive()
+    invited = replacement.invitation(MPI)
+    if invited is None:
+        return Comm(MPI, MPI.COMM_WORLD)
+    comm = Comm(MPI, MPI.COMM_SELF)
+    comm.invitation, comm.members = invited, (invited.number,)
+    comm.num_members = invited.num_members
+    return comm

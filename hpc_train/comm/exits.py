@@ -32,6 +32,9 @@ def leave(comm: Comm, error: BaseException, *, debug: bool = False) -> int:
         error = _bereaved(comm)
     code = exit_code(error)
     agreed = isinstance(error, HpcTrainError) and error.agreed
+    if comm.invitation is not None:  # the others go on without this one
+        complain(error, f"the replacement of rank {comm.number}: ", debug=debug)
+        comm.abort(code)
     if agreed or comm.world.size == 1:
         if comm.world.is_coordinator:
             complain(error, "", debug=debug)

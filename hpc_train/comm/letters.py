@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,4 +34,19 @@ def broadcast(communicator: MPI.Comm, value: Json, root: int = 0) -> Json:
     communicator.Bcast(size, root)
     buffer = np.frombuffer(text, np.uint8) if text else np.empty(int(size[0]), np.uint8)
     communicator.Bcast(buffer, root)
+    return json.loads(buffer.tobytes())
+
+
+def post(communicator: MPI.Comm, rank: int, tag: int, value: Json) -> tuple[MPI.Request, object]:
+    """Send a value to one rank; what is given back must be kept until it has been received."""
+    buffer = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    return communicator.Isend(buffer, rank, tag), buffer
+
+
+def take(mpi: Any, communicator: MPI.Comm, rank: int, tag: int) -> Json:
+    """A value that one rank has sent."""
+    status = mpi.Status()
+    communicator.Probe(rank, tag, status)
+    buffer = np.empty(status.Get_count(mpi.BYTE), np.uint8)
+    communicator.Recv(buffer, rank, tag)
     return json.loads(buffer.tobytes())

@@ -11,6 +11,7 @@ them, agree and do without.
 from __future__ import annotations
 
 import logging
+import socket
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 logger = logging.getLogger(__name__)
+
+
+def host_key() -> str:
+    """What tells this node from others: its host name and the identity of its last boot."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+    except OSError:
+        boot = ""
+    return f"{socket.gethostname()}/{boot}"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 from hpc_train.errors import SetupError
 from hpc_train.launch.library import Probe, probe
 from hpc_train.launch.machine import Machine
+from hpc_train.leaving import GUARD
 
 NAMES = ("mpirun", "mpiexec", "mpiexec.hydra", "orterun")
 REMEDY = "pip install 'hpc-train[mpi]', or load the site's MPI (module load openmpi)"
@@ -133,7 +134,8 @@ def command(
         extra = {"I_MPI_PIN": "off"}
     elif launcher.vendor == "MPICH":
         argv += ["-bind-to", "none"]
-    return [*argv, *program], extra
+    guard = GUARD if fault_tolerant and launcher.vendor == "Open MPI" else ()
+    return [*argv, *guard, *program], extra
 
 
 def can_lose_ranks(launcher: Launcher, environ: Mapping[str, str]) -> bool:

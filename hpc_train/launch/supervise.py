@@ -43,6 +43,7 @@ _POLL_SECONDS = 0.1
 _PAUSE_SECONDS = 0.5  # of standard error, after which nothing is held back
 _FIRST_SAMPLE_SECONDS = 0.5
 _RAREST_SAMPLE_SECONDS = 30.0
+_AFTER_A_DEATH_SECONDS = 2.0  # between samples: others may take the place of the dead, and die
 _DRAIN_SECONDS = 1.0
 _DEAF_SECONDS = 2.0  # after which a launcher without ranks here must have some elsewhere
 _PR_SET_PDEATHSIG = 1
@@ -136,7 +137,7 @@ class _Job:
 
     def watch(self, wake: int) -> None:
         """Pass output and signals on until the launcher has ended."""
-        interval = _FIRST_SAMPLE_SECONDS
+        interval, rarest, deaths = _FIRST_SAMPLE_SECONDS, _RAREST_SAMPLE_SECONDS, 0
         sample = time.monotonic() + interval
         with selectors.DefaultSelector() as selector:
             for descriptor in (wake, *self._pipes):
@@ -155,9 +156,11 @@ class _Job:
                 if self._pending and self._listening(now):
                     self._send(self._pending)
                     self._pending = None
-                if now > sample:
+                if len(self._deaths()) > deaths:  # while the others have its files mapped
+                    deaths, rarest, sample = len(self._deaths()), _AFTER_A_DEATH_SECONDS, now
+                if now >= sample:
                     self._sample()
-                    interval = min(2 * interval, _RAREST_SAMPLE_SECONDS)
+                    interval = min(2 * interval, rarest)
                     sample = now + interval
 
     def end(self) -> None:

@@ -26,6 +26,7 @@ class Report:
         looked_up: the batch of the last evaluation or save at a segment's end that it finished.
         leaving: whether it was told to save and leave.
         whole: whether its state is that of its position; false in the middle of a commit.
+        fresh: whether it takes the place of a rank that died, and has no position yet.
     """
 
     batch: int
@@ -33,6 +34,7 @@ class Report:
     looked_up: int
     leaving: bool = False
     whole: bool = True
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Decision:
         looked_up: the batch of the last look-up that all of them finished.
         leaving: whether all save and leave.
         enough: whether there are as many survivors as were asked for.
+        renewed: whether some of them take the place of ranks that died.
     """
 
     batch: int
@@ -55,6 +58,7 @@ class Decision:
     looked_up: int
     leaving: bool
     enough: bool
+    renewed: bool = False
 
 
 def decide(reports: Sequence[Report], min_ranks: int = 1) -> Decision:
@@ -64,15 +68,17 @@ def decide(reports: Sequence[Report], min_ranks: int = 1) -> Decision:
         reports: of each survivor, in the order of their new ranks, at least one.
         min_ranks: how many must be left to go on, >= 1.
     """
-    whole = [(one.batch, one.phases) for one in reports if one.whole]
+    older = [one for one in reports if not one.fresh]
+    whole = [(one.batch, one.phases) for one in older if one.whole]
     newest = max(whole, default=(0, 0))
-    there = [one.whole and (one.batch, one.phases) == newest for one in reports]
+    there = [one.whole and not one.fresh and (one.batch, one.phases) == newest for one in reports]
     return Decision(
         batch=newest[0],
         phases=newest[1],
         source=there.index(True) if whole else None,
         behind=tuple(rank for rank, is_there in enumerate(there) if not is_there),
-        looked_up=min(one.looked_up for one in reports),
+        looked_up=min((one.looked_up for one in older), default=-1),
         leaving=any(one.leaving for one in reports),
         enough=len(reports) >= min_ranks,
+        renewed=len(older) < len(reports),
     )

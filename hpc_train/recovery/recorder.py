@@ -65,7 +65,7 @@ class Recorder:
         phase, operation = self._name(name), self._name(detail.get("operation", ""))
         now = time.monotonic_ns()
         if name == "recovery":  # ranks may have been an operation apart: they count anew, alike
-            self._operations = (self._operations >> _GENERATION) + 1 << _GENERATION
+            self.count_from(self._operations)
         self._stack.append((name, phase, operation, now))
         self._write(ENTER, phase, operation, now, self._limit(name))
         return self._leave
@@ -82,6 +82,15 @@ class Recorder:
             outer, phase, _, since = self._stack[-1]
             limit = self._limit(outer)
         self._write(kind, phase, self._name(name), since, limit, num_bytes, peer)
+
+    @property
+    def operations(self) -> int:
+        """How many operations with others have begun, counted anew after each recovery."""
+        return self._operations
+
+    def count_from(self, operations: int) -> None:
+        """Count anew, beyond `operations`: the same on ranks that begin to do so together."""
+        self._operations = (operations >> _GENERATION) + 1 << _GENERATION
 
     def note(self, text: str) -> None:
         """Write down something else that happened, of at most 24 bytes."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 from hpc_train.comm import Comm
 from hpc_train.errors import HpcTrainError
@@ -22,9 +23,8 @@ from hpc_train.world import on_coordinator
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
-def vigil(comm: Comm, run: Path, *, on_hang: str, hang_seconds: float) -> Iterator[None]:
-    """Record and watch what this rank does, while the block lasts; collective at its beginning.
+class Vigil:
+    """Flight recorder and watchdog of this rank, while a run trains; closes as a context.
 
     If a record cannot be written, on any rank, there is none, with a warning.
 
@@ -34,27 +34,69 @@ def vigil(comm: Comm, run: Path, *, on_hang: str, hang_seconds: float) -> Iterat
         on_hang: see `Watchdog`.
         hang_seconds: the least time after which a phase counts as hung, > 0.
     """
-    rank = comm.world.rank
-    on_coordinator(comm, lambda: shutil.rmtree(run / FOLDER, ignore_errors=True))
-    tape, problem = _begin(run, rank)
-    told = comm.gather([str(tape.path.absolute()) if tape else "", problem])
-    problems = [text for _, text in told if text]
-    if tape is None or problems:
-        if comm.world.is_coordinator:
-            logger.warning("no flight recorder and no watchdog: %s", problems[0])
-        yield
-        return
-    with ExitStack() as stack:
-        tapes = {rank: tape}
-        for other in comm.world.local_ranks:
-            if other != rank:
-                tapes[other] = Tape.open(Path(told[other][0]))
-        recorder = stack.enter_context(Recorder(tape, Patience(hang_seconds)))
+
+    def __init__(self, comm: Comm, run: Path, *, on_hang: str, hang_seconds: float) -> None:
+        self._comm = comm
+        self._run = run
+        self._on_hang = on_hang
+        self._patience = Patience(hang_seconds)
+        self._stack = ExitStack()
+        self._recorder: Recorder | None = None
+        self._watchdog: Watchdog | None = None
+        self._off = False
+
+    def __enter__(self) -> Vigil:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def begin(self) -> None:
+        """Record and watch from now on; collective."""
+        on_coordinator(self._comm, lambda: shutil.rmtree(self._run / FOLDER, ignore_errors=True))
+        self.renew()
+
+    def renew(self) -> None:
+        """Watch the ranks that there are now, some of which may be new; collective."""
+        comm = self._comm
+        if self._recorder is None and not self._off:
+            tape, problem = _begin(self._run, comm.number)
+        else:
+            tape, problem = (self._recorder.tape if self._recorder else None), ""
+        path = str(tape.path.absolute()) if tape else ""
+        count = self._recorder.operations if self._recorder else 0
+        told = comm.gather([path, problem, count])
+        problems = [text for _, text, _ in told if text]
+        if tape is None or problems or not all(path for path, _, _ in told):
+            if problems and comm.world.is_coordinator:
+                logger.warning("no flight recorder and no watchdog: %s", problems[0])
+            self._off = True
+            return
+        tapes = {comm.number: tape}
+        for rank in comm.world.local_ranks:
+            with contextlib.suppress(OSError):
+                tapes.setdefault(comm.members[rank], Tape.open(Path(told[rank][0])))
         alone = comm.world.num_nodes > 1 or comm.world.local_size == 1
-        stack.enter_context(Watchdog(rank, tapes, on_hang, alone=alone))
-        stack.enter_context(listening(recorder))
-        stack.enter_context(hearing(recorder.hear))
-        yield
+        if self._recorder is None or self._watchdog is None:
+            self._arm(tape, tapes, alone=alone)
+        else:
+            self._watchdog.watch(tapes, alone=alone)
+        if self._recorder is not None:
+            # ranks that came later have begun fewer operations: from here on all count alike
+            self._recorder.count_from(max(count for _, _, count in told))
+
+    def _arm(self, tape: Tape, tapes: dict[int, Tape], *, alone: bool) -> None:
+        stack = self._stack
+        self._recorder = stack.enter_context(Recorder(tape, self._patience))
+        watchdog = Watchdog(self._comm.number, tapes, self._on_hang, alone=alone)
+        self._watchdog = stack.enter_context(watchdog)
+        stack.enter_context(listening(self._recorder))
+        stack.enter_context(hearing(self._recorder.hear))
 
 
 def _begin(run: Path, rank: int) -> tuple[Tape | None, str]:

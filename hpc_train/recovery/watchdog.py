@@ -56,20 +56,21 @@ class Watchdog:
     """
 
     def __init__(self, own: int, tapes: Mapping[int, Tape], on_hang: str, *, alone: bool) -> None:
-        self._own = own
+        self._own, self._tape = own, tapes[own]
         self._tapes = dict(sorted(tapes.items()))
         self._on_hang = on_hang
         self._alone = alone
         self._seen = {rank: _Seen() for rank in tapes}
         self._told: tuple[int, int] | None = None  # rank and its events of the last suspicion
+        self._lock = threading.Lock()  # against `watch` while it looks
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
-        path = stack_path(self._tapes[self._own].path)
+        path = stack_path(self._tape.path)
         self._stack = path.open("w", encoding="utf-8")
         faulthandler.register(SIGNAL, file=self._stack, all_threads=True, chain=False)
-        self._tapes[self._own].beat()
+        self._tape.beat()
         self._thread.start()
         return self
 
@@ -81,12 +82,20 @@ class Watchdog:
             with contextlib.suppress(OSError):
                 Path(self._stack.name).unlink()
 
+    def watch(self, tapes: Mapping[int, Tape], *, alone: bool) -> None:
+        """Watch other ranks than before; arguments as at the beginning."""
+        with self._lock:
+            self._tapes, self._alone = dict(sorted(tapes.items())), alone
+            self._seen = {rank: _Seen() for rank in tapes}
+            self._told = None
+
     def _run(self) -> None:
         before = time.monotonic()
         while not self._ending.wait(_INTERVAL_SECONDS):
             now = time.monotonic()
-            self._tapes[self._own].beat()
-            self.look(now, min(now - before, 2 * _INTERVAL_SECONDS))
+            self._tape.beat()
+            with self._lock:
+                self.look(now, min(now - before, 2 * _INTERVAL_SECONDS))
             before = now
 
     def look(self, now: float, step: float) -> Suspicion | None:

@@ -1,6 +1,6 @@
 """The tally: what a step reports, one small float64 sum by which all ranks agree.
 
-    [ weight | loss | metric sums ... | failed non_finite stop save saving preempted | digest
+    [ weight | loss | metric sums ... | failed non_finite stop save saving preempted join | digest
       | skipped | seconds of rank 0 .. p-1 in the step before | rank 0's next plan 0 .. p-1 ]
 
 Every rank writes its own part, zeros elsewhere; the sum is the same on every rank, so all of them
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hpc_train.plan import Plan
 
-FLAGS = ("failed", "non_finite", "stop", "save", "saving", "preempted")
+FLAGS = ("failed", "non_finite", "stop", "save", "saving", "preempted", "join")
 
 
 @dataclass

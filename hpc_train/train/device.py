@@ -96,6 +96,17 @@ def ready_device(config: Config, group: Group) -> torch.device:
     return device
 
 
+def take_device(config: Config, name: str) -> torch.device:
+    """The device `name` of a rank that this one replaces, with all that torch must be told."""
+    tell_allocator(config.device.cuda_allocator)
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    limit_gpu_memory(config.device.memory_fraction, device)
+    set_tf32(config.precision.tf32)
+    return device
+
+
 def limit_gpu_memory(fraction: float | None, device: torch.device) -> None:
     """Let this process have a part of its GPU's memory, in (0, 1]; None for all of it."""
     if fraction is None:

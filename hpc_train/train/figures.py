@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpc_train.strategies import Learner, Outcome
@@ -15,6 +15,9 @@ _TOLD_RANKS = 256  # beyond it, a step's record leaves out what each rank did
 
 class Figures:
     """What the steps took so far, the same on every rank.
+
+    Args:
+        num_ranks: at the beginning; ranks are known by the number that they had then.
 
     Attributes:
         samples: trained samples.
@@ -43,19 +46,23 @@ class Figures:
         self.skipped += skipped
         self.seconds += seconds
 
-    def add_up(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
-        """What each rank did in a step."""
+    def add_up(
+        self, members: Sequence[int], counts: Sequence[int], busy_seconds: Sequence[float]
+    ) -> None:
+        """What each of the ranks that there were did in a step."""
         slowest = max(busy_seconds)
-        for rank, (count, busy) in enumerate(zip(counts, busy_seconds, strict=True)):
-            self._samples[rank] += count
-            self._busy[rank] += busy
-            self._waiting[rank] += slowest - busy
+        for member, count, busy in zip(members, counts, busy_seconds, strict=True):
+            self._samples[member] += count
+            self._busy[member] += busy
+            self._waiting[member] += slowest - busy
 
-    def keep(self, ranks: Sequence[int]) -> None:
-        """Only these ranks are left."""
-        self._samples = [self._samples[rank] for rank in ranks]
-        self._busy = [self._busy[rank] for rank in ranks]
-        self._waiting = [self._waiting[rank] for rank in ranks]
+    def document(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return dict(vars(self))
+
+    def take_up(self, document: Mapping[str, Any]) -> None:
+        """Be what another rank's `document` says."""
+        vars(self).update(document)
 
     def rows(self, members: Sequence[int], counts: Sequence[int]) -> list[dict[str, Any]]:
         """Per rank: share, trained samples a second of computing, seconds computing and waiting.
@@ -66,8 +73,9 @@ class Figures:
             members: the number of each rank at the beginning.
             counts: the shares of a run too short to have told any.
         """
-        told = sum(self._samples) > 0
-        counts = self._samples if told else counts
+        mine = [self._samples[member] for member in members]
+        told = sum(mine) > 0
+        counts = mine if told else counts
         total = sum(counts)
         return [
             {
@@ -75,11 +83,10 @@ class Figures:
                 "share": count / total,
                 "samples_per_second": count / busy if told and busy else 0.0,
                 "busy_seconds": busy,
-                "waiting_seconds": waiting,
+                "waiting_seconds": self._waiting[member],
             }
-            for member, count, busy, waiting in zip(
-                members, counts, self._busy, self._waiting, strict=True
-            )
+            for member, count in zip(members, counts, strict=True)
+            for busy in (self._busy[member],)
         ]
 
 

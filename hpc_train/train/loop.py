@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpc_train.checkpoint import Store
 from hpc_train.errors import (
@@ -54,6 +54,7 @@ class Loop:
         course, batch, step: where it begins.
         num_batches: where it ends.
         survival: goes on without ranks that die; None to fail with them.
+        fresh: whether this rank takes the place of one that died, and has no state yet.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Loop:
         step: int,
         num_batches: int,
         survival: Survival | None = None,
+        fresh: bool = False,
     ) -> None:
         self.parts = parts
         self.batch = batch
@@ -82,7 +84,7 @@ class Loop:
         self._clean = True  # whether the weights are as they were before the present batch
         self._foretold: Plan | None = None
         self._ending: str | None = None  # why a technique wants the run to end here
-        self.place = Place(looked_up=batch if batch < num_batches else -1)
+        self.place = Place(looked_up=batch if batch < num_batches else -1, fresh=fresh)
         self.records = Records(parts, sinks, stopwatch, self.place)
         self._survival = survival
         strategy = parts.strategy
@@ -94,6 +96,8 @@ class Loop:
         try:
             while True:
                 try:
+                    if self.place.fresh and self._survival is not None:
+                        self._survival.join(self)
                     return self._run()
                 except Exception as error:
                     if self._survival is None or not self.parts.comm.is_lost(error):
@@ -104,6 +108,8 @@ class Loop:
             raise
         finally:
             self._saving.close()
+            if self._survival is not None:
+                self._survival.close()
 
     def _run(self) -> str:
         if self.batch < self._num_batches:  # a run that is resumed may have ended early
@@ -168,6 +174,8 @@ class Loop:
                 self.save_now()
             if self.place.leaving:
                 return
+            if self._survival is not None and any(told["join"] for told in flags):
+                self._survival.admit(self)
 
     def batches(self, segment: Segment) -> Iterator[Batch]:
         """What is left of a segment."""
@@ -226,6 +234,8 @@ class Loop:
         if self._stop.is_set:
             tally.flags.add("preempted")
         tally.flags |= self._saving.flags()
+        if self._survival is not None and not self._stop.is_set:
+            tally.flags |= self._survival.flags()
         self._saving.before_update()
         outcome = self.parts.strategy.finish(learner, tally)
         self.place.open = False
@@ -343,9 +353,8 @@ class Loop:
             self._settle()
             self._save(wait=True)
 
-    def rejoin(self, survivors: Sequence[int]) -> None:
-        """After ranks were lost: keep the figures of those that are left."""
-        self.records.figures.keep(survivors)
+    def rejoin(self) -> None:
+        """After ranks were lost: leave what they took part in."""
         self._saving.abandon()
         self._saving.before_update()  # a thread may still copy what is about to change
 
@@ -359,6 +368,24 @@ class Loop:
             self._ending = None
         self.records.take_busy()
         self.records.forget_time()
+
+    def finish_save(self) -> None:
+        """Return once no save is pending."""
+        self._saving.finish()
+
+    def document(self) -> dict[str, Any]:
+        """What all ranks know alike beside the state, as JSON: for one that comes later."""
+        return {
+            "metrics": self.metrics,
+            "figures": self.records.figures.document(),
+            "saving": self._saving.document(),
+        }
+
+    def take_up(self, document: Mapping[str, Any]) -> None:
+        """Know what another rank's `document` says."""
+        self.metrics = document["metrics"]
+        self.records.figures.take_up(document["figures"])
+        self._saving.take_up(document["saving"])
 
     def save_seconds(self) -> float:
         """What a save takes."""

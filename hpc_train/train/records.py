@@ -34,7 +34,7 @@ class Records:
         self, parts: Parts, sinks: Sequence[Sink], stopwatch: Stopwatch, place: Place
     ) -> None:
         self.sinks = sinks
-        self.figures = Figures(parts.comm.world.size)
+        self.figures = Figures(parts.comm.num_members)
         self.busy_seconds = 0.0
         self._parts = parts
         self._stopwatch = stopwatch
@@ -83,7 +83,7 @@ class Records:
         self.busy_seconds = sum(seconds.get(name, 0.0) for name in ("data", "compute", "update"))
         total, before = outcomes[0].total, outcomes[0].before
         if before:
-            self.figures.add_up(before, total.busy_seconds)
+            self.figures.add_up(parts.comm.members, before, total.busy_seconds)
         self.figures.add(work.batch.size, elapsed, total.skipped)
         told = step_record(outcomes, learners, work.batch.size, elapsed)
         told["metrics"] = {**measured(parts.task, total), **parts.techniques.report()}

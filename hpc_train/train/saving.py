@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hpc_train.checkpoint import METRICS, Best, Pace, Saver, Store
 from hpc_train.config import Config
@@ -143,7 +144,7 @@ class Saving:
             RankError: on every rank.
         """
         if self._saved != batch:
-            self._attempt(self._saver.finish)
+            self.finish()
             notes = state.notes(self._parts, cursor, batch, step)
             if self._evaluated[0] == batch:
                 notes[METRICS] = self._evaluated[1]
@@ -165,7 +166,25 @@ class Saving:
     def rescue(self) -> None:
         """Finish what is pending before the run leaves with an error; a failure warns."""
         with suppress(RankError):
-            self._attempt(self._saver.finish)
+            self.finish()
+
+    def finish(self) -> None:
+        """Return once nothing is pending; collective. A failure warns."""
+        self._attempt(self._saver.finish)
+
+    def document(self) -> dict[str, Any]:
+        """What all ranks know alike, as JSON."""
+        return {
+            "saved": self._saved,
+            "best": [self._best_value, self._best_batch],
+            "evaluated": list(self._evaluated),
+        }
+
+    def take_up(self, document: Mapping[str, Any]) -> None:
+        """Know what another rank's `document` says."""
+        self._saved = document["saved"]
+        self._best_value, self._best_batch = document["best"]
+        self._evaluated = tuple(document["evaluated"])
 
     def abandon(self) -> None:
         """Forget a save that ranks took part in which are gone; it is due again."""
@@ -188,7 +207,8 @@ class Saving:
             self._saved = -1
             if fail or error.is_bug:
                 raise
-            logger.warning("%s; going on with the older ones", error.lines()[0])
+            if self._parts.comm.world.is_coordinator:  # all of them have the same error
+                logger.warning("%s; going on with the older ones", error.lines()[0])
             self._record({"kind": "event", "event": "save failed", "text": ""})
             return
         if pending and not self._saver.pending:

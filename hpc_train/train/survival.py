@@ -23,11 +23,15 @@ from hpc_train.errors import LostRanksError
 from hpc_train.observe import Sink
 from hpc_train.record import phase
 from hpc_train.recovery.policy import Decision, Report, decide
+from hpc_train.recovery.vigil import Vigil
 from hpc_train.strategies import Layout, Regroupable
 from hpc_train.tasks import sums_of
 from hpc_train.train import state
 from hpc_train.train.build import Parts, make_scheduler
+from hpc_train.train.device import set_threads
 from hpc_train.train.place import heard, told
+from hpc_train.train.respawn import Respawn
+from hpc_train.world import Json
 
 if TYPE_CHECKING:
     from hpc_train.train.loop import Loop
@@ -44,11 +48,53 @@ class Survival:
     Args:
         min_ranks: how many must be left.
         heir: makes the sinks of a rank that becomes rank 0.
+        vigil: watches the ranks; None if nobody does.
+        respawn: starts others in place of those that died; None to do without them.
     """
 
-    def __init__(self, min_ranks: int, heir: Heir) -> None:
+    def __init__(
+        self, min_ranks: int, heir: Heir, vigil: Vigil | None, respawn: Respawn | None
+    ) -> None:
         self._min_ranks = min_ranks
         self._heir = heir
+        self._vigil = vigil
+        self._respawn = respawn
+
+    def flags(self) -> set[str]:
+        """What this rank tells the others in the tally of a step."""
+        return {"join"} if self._respawn is not None and self._respawn.look() else set()
+
+    def admit(self, loop: Loop) -> None:
+        """Between two steps, let a replacement that is ready take part; collective.
+
+        Raises:
+            Exception: one that `Comm.is_lost` knows, if a rank died meanwhile: then `go_on`.
+        """
+        assert self._respawn is not None
+        comm = loop.parts.comm
+        loop.finish_save()
+        with phase("recovery", operation="admit"):
+            number = self._respawn.admit()
+            decision = self._meet(loop)
+        text = f"rank {number} is replaced from batch {decision.batch} on"
+        if comm.world.is_coordinator:
+            logger.info("%s: going on with %d ranks", text, comm.world.size)
+        loop.tell_event("joined", f"{text}: going on with {comm.world.size} ranks")
+
+    def join(self, loop: Loop) -> None:
+        """Take part from where the others are, as a replacement; their `admit`.
+
+        Raises:
+            Exception: one that `Comm.is_lost` knows, if a rank died meanwhile: then `go_on`.
+        """
+        with phase("recovery", operation="join"):
+            loop.parts.comm.join()
+            self._meet(loop)
+
+    def close(self) -> None:
+        """Let a replacement that has not joined end."""
+        if self._respawn is not None:
+            self._respawn.close()
 
     def go_on(self, loop: Loop) -> None:
         """Bring this rank and all survivors to the same place; collective among them.
@@ -57,19 +103,19 @@ class Survival:
             LostRanksError: on all of them, if too few are left; they are in the same place, too.
         """
         comm = loop.parts.comm
-        members, known = comm.members, len(comm.lost)
+        known = len(comm.lost)
         while True:
             try:
                 with phase("recovery", operation="shrink"):
                     comm.shrink()
-                    loop.rejoin([members.index(member) for member in comm.members])
-                    members = comm.members
+                    loop.rejoin()
                     decision = self._meet(loop)
                 break
             except Exception as error:
                 if not comm.is_lost(error):
                     raise
-        text = f"{' and '.join(map(str, comm.lost[known:]))} lost in batch {decision.batch}"
+        who = " and ".join(map(str, comm.lost[known:])) or "a replacement"
+        text = f"{who} lost in batch {decision.batch}"
         left = f"{comm.world.size} rank{'s' if comm.world.size > 1 else ''}"
         if not decision.enough:
             raise LostRanksError(
@@ -86,7 +132,14 @@ class Survival:
         if place.open:
             strategy.rollback()
             place.open = False
-        mine = Report(loop.batch, len(place.outcomes), place.looked_up, place.leaving, place.whole)
+        mine = Report(
+            loop.batch,
+            len(place.outcomes),
+            place.looked_up,
+            place.leaving,
+            place.whole,
+            place.fresh,
+        )
         reports = [Report(**report) for report in parts.comm.gather(asdict(mine))]
         decision = decide(reports, self._min_ranks)
         if decision.source is None:
@@ -97,7 +150,11 @@ class Survival:
         step, records = self._catch_up(loop, decision, decision.source)
         place.looked_up, place.leaving = decision.looked_up, decision.leaving
         parts.techniques.restore(parts.techniques.tensors(), place.techniques)
+        if decision.renewed:
+            parts.threads = set_threads(parts.config.device.threads, parts.comm)
         self._regroup(parts)
+        if self._vigil is not None:
+            self._vigil.renew()
         sinks = self._tell(loop, decision, records)
         loop.resume(decision.batch, step, sinks)
         return decision
@@ -112,6 +169,7 @@ class Survival:
             "outcomes": told(place.outcomes),
             "techniques": place.techniques,
             "records": list(place.recent),
+            "loop": loop.document() if decision.renewed else None,
         }
         known = parts.comm.broadcast(known, source)
         if decision.behind:
@@ -124,7 +182,9 @@ class Survival:
                 place.techniques = known["techniques"]
                 place.recent.clear()
                 place.recent.extend(known["records"])
-                place.whole = True
+                if place.fresh:
+                    loop.take_up(known["loop"])
+                place.whole, place.fresh = True, False
                 # so that this position is told if yet another rank dies now
                 loop.batch, loop.step = decision.batch, known["step"]
         return int(known["step"]), known["records"]
@@ -152,11 +212,23 @@ class Survival:
         return sinks
 
 
-def make_survival(parts: Parts, heir: Heir) -> Survival | None:
-    """What lets a run survive the death of ranks; None if it is not wanted or not to be had."""
+def make_survival(
+    parts: Parts, heir: Heir, vigil: Vigil | None, document: Callable[[], Json]
+) -> Survival | None:
+    """What lets a run survive the death of ranks; None if it is not wanted or not to be had.
+
+    Args:
+        parts: the run.
+        heir: makes the sinks of a rank that becomes rank 0.
+        vigil: watches the ranks; None if nobody does.
+        document: what a replacement is told.
+    """
     section = parts.config.recovery
     able = parts.comm.fault_tolerant and isinstance(parts.strategy, Regroupable)
-    return Survival(section.min_ranks, heir) if section.shrink and able else None
+    if not (section.shrink and able):
+        return None
+    respawn = Respawn(parts.comm, document) if section.respawn else None
+    return Survival(section.min_ranks, heir, vigil, respawn)
 
 
 def _regroupable(parts: Parts) -> Regroupable:

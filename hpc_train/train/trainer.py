@@ -33,21 +33,22 @@ from hpc_train.observe import (
     told_restarts,
 )
 from hpc_train.record import Hook, Stopwatch, listening
-from hpc_train.recovery.vigil import vigil
+from hpc_train.recovery.vigil import Vigil
 from hpc_train.stop import StopFlag
 from hpc_train.train import central, ensemble, rundir
 from hpc_train.train.build import Own, Parts, build
-from hpc_train.train.device import peak_bytes
+from hpc_train.train.device import peak_bytes, take_device
 from hpc_train.train.lock import Lock
 from hpc_train.train.loop import Loop
 from hpc_train.train.memory import keep_freed_memory
+from hpc_train.train.respawn import check_respawn
 from hpc_train.train.saving import make_store
 from hpc_train.train.summary import summary
 from hpc_train.train.survival import make_survival
 from hpc_train.train.technique import Technique
 from hpc_train.train.walltime import TimedStop, end_of_job, wall_seconds
 from hpc_train.train.way import Way, agreed, fresh, is_done, is_unsaved, resumed
-from hpc_train.world import on_coordinator, together
+from hpc_train.world import Json, on_coordinator, together
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class Trainer:
         """
         started = time.perf_counter()
         comm = self._comm
+        if comm.invitation is not None:
+            return self._fit_replacing(comm.invitation.document, started)
         folder = Path(on_coordinator(comm, lambda: str(self._run_dir(resume))))
         if self.config.ensemble.members > 1:
             return self._fit_members(folder, resuming=resume is not None)
@@ -134,6 +137,7 @@ class Trainer:
         with ExitStack() as stack:
             parts = build(config, comm, self.model, self._own)
             stack.callback(parts.close)
+            check_respawn(parts)
             self.model = parts.model
             store = make_store(config, folder)
             lock = stack.enter_context(Lock(folder, os.environ))
@@ -149,15 +153,37 @@ class Trainer:
                 for line in (*explain(comm), *([f"run directory {lock.note}"] * bool(lock.note))):
                     logger.info("%s", line)
             loop = self._loop(stack, parts, store, way, folder, lock)
-            try:
-                status = loop.run()
-            except Exception as error:
-                self._failed(error, folder, loop)
-                raise
-            if status == "done":
-                parts.techniques.finish()
-            result = self._result(status, folder, loop, time.perf_counter() - started)
-            on_coordinator(comm, lambda: _write(result, folder))
+            return self._train(loop, folder, started)
+
+    def _fit_replacing(self, told: Json, started: float) -> Result:
+        """Train from where the others are, in place of a rank of theirs that died."""
+        comm, folder = self._comm, Path(told["folder"])
+        config = load(folder / "config.toml").config
+        keep_freed_memory()
+        with ExitStack() as stack:
+            device = take_device(config, told["devices"][comm.number])
+            with log.errors_only():  # the others have heard the rest
+                parts = build(config, comm, self.model, Own(device, self._own.techniques))
+            stack.callback(parts.close)
+            self.model = parts.model
+            way = Way.of(told["way"])
+            parts.rates = dataclasses.replace(parts.rates, num_batches=way.end)
+            stack.callback(log.close_file, self._log_file(folder))
+            lock = stack.enter_context(Lock(folder, os.environ))
+            loop = self._loop(stack, parts, make_store(config, folder), way, folder, lock)
+            return self._train(loop, folder, started)
+
+    def _train(self, loop: Loop, folder: Path, started: float) -> Result:
+        """Run the loop, and tell how it ended."""
+        try:
+            status = loop.run()
+        except Exception as error:
+            self._failed(error, folder, loop)
+            raise
+        if status == "done":
+            loop.parts.techniques.finish()
+        result = self._result(status, folder, loop, time.perf_counter() - started)
+        on_coordinator(self._comm, lambda: _write(result, folder))
         return result
 
     def _fit_members(self, folder: Path, *, resuming: bool) -> Result:
@@ -207,15 +233,14 @@ class Trainer:
         stopwatch = Stopwatch()
         stack.enter_context(self._stop.on_signal())
         stack.enter_context(listening(stopwatch))
-        section = parts.config.recovery
-        if section.watch:  # before whatever lets ranks fail
-            watching = vigil(
-                self._comm, folder, on_hang=section.on_hang, hang_seconds=section.hang_seconds
-            )
-            stack.enter_context(watching)
+        fresh, vigil = self._comm.invitation is not None, self._vigil(parts, folder)
+        if vigil is not None:  # before whatever lets ranks fail
+            stack.enter_context(vigil)
+            if not fresh:
+                vigil.begin()
         for hook in self._hooks:  # inside the stopwatch, which times what they do
             stack.enter_context(listening(hook))
-        sinks = together(self._comm, lambda: self._sinks(folder, way.batch))
+        sinks = [] if fresh else together(self._comm, lambda: self._sinks(folder, way.batch))
         for sink in sinks:
             stack.callback(sink.close)
             sink.start(Start(way.batch, way.end, way.epochs, summary(parts, folder, way.batch)))
@@ -229,6 +254,7 @@ class Trainer:
                 sink.start(Start(batch, way.end, way.epochs, ()))
             return made, last
 
+        document = self._document(parts, way, folder)
         end = end_of_job(os.environ, wall_seconds(parts.config), time.time())
         stop = TimedStop(self._stop, end)
         loop = Loop(
@@ -241,18 +267,32 @@ class Trainer:
             batch=way.batch,
             step=way.step,
             num_batches=way.end,
-            survival=make_survival(parts, heir),
+            survival=make_survival(parts, heir, vigil, lambda: document),
+            fresh=fresh,
         )
         stop.save_seconds = loop.save_seconds
-        for why in told_restarts(os.environ)[-1:]:
+        for why in told_restarts(os.environ)[-1:] if not fresh else ():
             loop.tell_event("restart", why)
         return loop
+
+    def _document(self, parts: Parts, way: Way, folder: Path) -> Json:
+        """What a rank is told that takes the place of another one; collective."""
+        if self._comm.invitation is not None:
+            return self._comm.invitation.document
+        devices = self._comm.gather(str(parts.device))
+        return {"folder": str(folder.absolute()), "way": way.document(), "devices": devices}
+
+    def _vigil(self, parts: Parts, folder: Path) -> Vigil | None:
+        section = parts.config.recovery
+        if not section.watch:
+            return None
+        return Vigil(self._comm, folder, on_hang=section.on_hang, hang_seconds=section.hang_seconds)
 
     def _run_dir(self, resume: str | Path | None) -> Path:
         return rundir.new_run_dir(self.config) if resume is None else Path(resume)
 
     def _log_file(self, folder: Path) -> logging.Handler:
-        rank = self._comm.world.rank
+        rank = self._comm.number
         with rundir.writing(folder):
             return log.to_file(folder / "logs" / f"rank-{rank:04d}.log", rank)
 

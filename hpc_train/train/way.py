@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hpc_train.checkpoint import Store, newest
 from hpc_train.errors import ConfigError, HpcTrainError
 from hpc_train.observe import read_result
-from hpc_train.plan import Course
+from hpc_train.plan import Course, Cursor
 from hpc_train.train import state
 from hpc_train.train.build import Parts
 from hpc_train.world import on_coordinator, together
@@ -26,6 +28,17 @@ class Way:
     step: int
     end: int
     epochs: int | None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Way:
+        """The way that a `document` tells."""
+        course = dict(document["course"])
+        course["start"] = Cursor(**course["start"])
+        return cls(**{**document, "course": Course(**course)})
 
 
 def _way(parts: Parts, course: Course, batch: int, step: int) -> Way:

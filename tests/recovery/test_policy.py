@@ -25,6 +25,15 @@ def test_the_wish_to_leave_and_the_least_number_of_ranks():
     assert not decide([Report(1, 0, 0)] * 2, min_ranks=3).enough
 
 
+def test_one_that_takes_the_place_of_another_gets_the_state_and_has_no_say():
+    found = decide([Report(8, 0, 8), Report(0, 0, -1, whole=False, fresh=True), Report(8, 0, 8)])
+    assert (found.batch, found.source, found.behind, found.looked_up) == (8, 0, (1,), 8)
+    assert found.renewed
+    assert not decide([Report(8, 0, 8)] * 2).renewed
+    alone = decide([Report(0, 0, -1, whole=False, fresh=True)])
+    assert alone.source is None
+
+
 class Rank:
     """A simulated rank: `weights` is the list of commits that they are made of."""
 

@@ -15,6 +15,9 @@ class Recovery(Section):
     shrink: bool = Field(
         True, description="go on without ranks that die, if the MPI can (Open MPI 5)"
     )
+    respawn: bool = Field(
+        False, description="start others in place of ranks that die, if the MPI can"
+    )
     watch: bool = Field(
         True, description="record what ranks do; watch for those that hang or are stopped"
     )
