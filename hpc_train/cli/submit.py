@@ -46,10 +46,17 @@ from hpc_train.launch.slurm.script import LAUNCHERS, Allocation, train
     help="So long before the end the run saves and is requeued.",
 )
 @click.option("--max-requeues", type=click.IntRange(min=0), default=20, show_default=True)
+@click.option(
+    "--program",
+    metavar="WORDS",
+    help='hpc-train on the nodes, such as "apptainer exec x.sif hpc-train"; default: this one.',
+)
 @click.option("--prepare", multiple=True, help='A line of the script, such as "module load x".')
 @click.option("--option", "options", multiple=True, help="A further option of sbatch.")
 @dry_run_option
-def command(config: str, overrides: tuple[str, ...], dry_run: bool, **asked: Any) -> int:
+def command(
+    config: str, overrides: tuple[str, ...], dry_run: bool, program: str | None, **asked: Any
+) -> int:
     """Hand the run that CONFIG describes to Slurm: a TOML file, or the name of a recipe.
 
     The script lies in the run directory. Near its time limit, at preemption and after a lost node
@@ -70,7 +77,7 @@ def command(config: str, overrides: tuple[str, ...], dry_run: bool, **asked: Any
         )
     script = train(
         Allocation(name=loaded.run.name, **asked),
-        program=_program(),
+        program=_program() if program is None else program,
         run=str(folder),
         config=str(source),
         overrides=[word for word in overrides if not word.startswith("run.dir=")],

@@ -12,6 +12,7 @@ from hpc_train.cli import _main as main
 from hpc_train.errors import SetupError, UsageError
 from hpc_train.launch.slurm import jobs
 from hpc_train.launch.slurm.script import LAUNCHERS, Allocation, scaling, train
+from hpc_train.launch.slurm.study import tune
 
 SLURM = Path(__file__).parents[2] / "slurm"
 NASTY = "a b'c\"d $(touch bad) `touch bad` \\ %x"
@@ -22,6 +23,8 @@ def test_the_scripts_to_copy_are_what_is_generated():
     assert (SLURM / "train.sbatch").read_text() == train(Allocation(time="04:00:00", **four))
     wide = Allocation(name="hpc-train-scaling", **four)
     assert (SLURM / "scaling.sbatch").read_text() == scaling(wide)
+    search = Allocation(name="hpc-tune", time="04:00:00", **four)
+    assert (SLURM / "tune.sbatch").read_text() == tune(search)
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -148,6 +151,15 @@ def test_it_is_requeued_where_that_helps(world, status, code, step, exits, again
     assert requeued(world) == (["requeue 7"] if again else [])
 
 
+def test_the_program_may_be_one_in_a_container():
+    words = "apptainer exec 'my image.sif' hpc-train"
+    text = train(Allocation(launcher="srun-pmix"), program=words, run="r", config="c")
+    assert f"--export=ALL {words} run " in text
+    for wrong in (" ", "a\nb"):
+        with pytest.raises(UsageError, match="--program"):
+            train(Allocation(), program=wrong)
+
+
 def test_of_a_range_of_nodes_fewer_may_do_the_next_time(world):
     run = world[1] / "run"
     body = ends(run, "preempted", 75, 5)
@@ -162,6 +174,66 @@ def test_only_with_progress_and_within_the_limit(world):
     assert run_script(world, ends(run, "", step=6), run=run, restarts=2) == 75
     assert run_script(world, ends(run, "preempted", 75, step=7), run=run, restarts=3) == 75
     assert len(requeued(world)) == 2
+
+
+def run_search(world, *, status, heard, code=0, restarts=0, more=""):
+    """Run the script that searches, with a program that leaves a journal in its place."""
+    bin_, _ = world
+    journal = "".join(f"echo '{{{chr(34)}kind{chr(34)}: {chr(34)}{k}{chr(34)}}}';" for k in heard)
+    told = f"""printf '{{\\n  "schema_version": 1,\\n  "status": "{status}"\\n}}\\n'"""
+    fake(
+        bin_,
+        "trainer",
+        f'printf "%s\\n" "$@" >>words\n'
+        f'if [ "$2" = report ]; then {told if status else "exit 1"}; exit; fi\n'
+        f'folder=${{3#study.dir=}}\nmkdir -p "$folder"\n{{ {journal or ":"} }} >>"$folder/journal.jsonl"\n'
+        f"{more}\nexit {code}",
+    )
+    environ = os.environ | {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NAME": "my search",
+        "SLURM_NTASKS": "2",
+        "SLURM_RESTART_COUNT": str(restarts),
+    }
+    text = tune(Allocation(max_requeues=3), program="trainer")
+    argv = ["bash", "-c", text, "bash", "my study.toml", "study.trials=5"]
+    return subprocess.run(argv, env=environ, check=False, timeout=20).returncode
+
+
+@pytest.mark.parametrize(
+    ("status", "heard", "exits", "again"),
+    [
+        ("done", ["finished"], 0, False),
+        ("paused", ["session", "paused"], 75, True),
+        ("running or killed", ["session", "reported"], 75, True),
+        ("running or killed", ["session", "started"], 1, False),
+        ("", [], 1, False),
+    ],
+)
+def test_a_search_is_requeued_where_that_helps(world, status, heard, exits, again):
+    assert run_search(world, status=status, heard=heard) == exits
+    assert requeued(world) == (["requeue 7"] if again else [])
+    words = (world[1] / "words").read_text().splitlines()
+    folder = "studies/my search-7"
+    assert words[:6] == [
+        "tune", "my study.toml", f"study.dir={folder}", "study.trials=5", "-n", "2",
+    ]  # fmt: skip
+    assert words[6:] == ["tune", "report", folder, "--json"]
+
+
+def test_a_search_without_progress_or_too_often_is_not(world):
+    killed = {"status": "running or killed", "code": 137}
+    assert run_search(world, heard=["reported"], **killed) == 75
+    assert run_search(world, heard=["started"], restarts=1, **killed) == 1
+    assert run_search(world, heard=["reported"], restarts=2, **killed) == 75
+    assert run_search(world, heard=["reported"], restarts=3, **killed) == 1
+    assert requeued(world) == ["requeue 7"] * 2
+
+
+def test_preemption_lets_a_search_save_and_be_queued_again(world):
+    more = "trap 'sleep 0.2; exit 75' USR1\nkill -TERM $PPID\nsleep 5 &\nwait"
+    assert run_search(world, status="paused", heard=["session"], more=more) == 75
+    assert requeued(world) == ["requeue 7"]
 
 
 def test_signals_become_usr1_and_the_script_waits_for_the_ranks(world):

@@ -125,7 +125,7 @@ class Cluster:
             unshare = ["unshare", "--uts", "--mount", "bash", "-c", _CONTROLLER, "bash"]
             self._start("slurmctld", [*unshare, str(self.folder / "hosts")])
             for node in self.nodes:
-                self.power_on(node)
+                self._power_on(node)
             self._until("all nodes are idle", lambda: self.idle() == len(self.nodes))
         except BaseException:
             self.close()
@@ -134,14 +134,6 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def power_on(self, node: str) -> None:
-        """Start a node, with nothing on it."""
-        shutil.rmtree(self.folder / node, ignore_errors=True)
-        (self.folder / node / "tmp").mkdir(parents=True)
-        spaces = ["--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        argv = ["unshare", *spaces, "bash", "-c", _NODE, "bash", node, str(self.folder / "hosts")]
-        self._start(node, argv)
 
     def power_off(self, node: str) -> None:
         """Kill all that runs on a node, as a loss of power does; without a word to anybody."""
@@ -155,19 +147,8 @@ class Cluster:
         self._until(f"{node} is gone", gone)
 
     def update(self, node: str, state: str) -> None:
-        """What an administrator does: `scontrol update` with DOWN, DRAIN or RESUME."""
-        reason = [] if state == "RESUME" else ["reason=story"]
-        self.call("scontrol", "update", f"nodename={node}", f"state={state}", *reason)
-
-    def restore(self) -> None:
-        """All nodes as at the beginning: powered, in service, idle."""
-        for node in self.nodes:
-            if node not in self._running:
-                self.power_on(node)
-            # refused where there is nothing to resume
-            with contextlib.suppress(subprocess.SubprocessError):
-                self.update(node, "RESUME")
-        self._until("all nodes are idle", lambda: self.idle() == len(self.nodes))
+        """What an administrator does: `scontrol update` with DOWN or DRAIN."""
+        self.call("scontrol", "update", f"nodename={node}", f"state={state}", "reason=story")
 
     def idle(self) -> int:
         """How many nodes are idle; 0 while the controller does not answer."""
@@ -234,6 +215,12 @@ class Cluster:
         lines.append("PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP")
         text = _CONF.format(folder=folder, port=self._first_port, patience=self._patience)
         (folder / "slurm.conf").write_text(text + "\n".join(lines) + "\n")
+
+    def _power_on(self, node: str) -> None:
+        (self.folder / node / "tmp").mkdir(parents=True)
+        spaces = ["--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        argv = ["unshare", *spaces, "bash", "-c", _NODE, "bash", node, str(self.folder / "hosts")]
+        self._start(node, argv)
 
     def _munged(self) -> list[str]:
         options = {

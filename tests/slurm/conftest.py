@@ -22,18 +22,18 @@ timeout 25 srun --mpi=pmix "${{program[@]}}" | sed 's/^/srun-pmix /'
 
 
 @pytest.fixture(scope="session")
-def cluster():
-    """A cluster of three nodes of two cores, and the launchers that work on it."""
+def launchers():
+    """The launchers whose ranks reach from node to node here; skips if there can be no cluster."""
     try:
         with Cluster() as cluster:
-            cluster.launchers = launchers(cluster)
-            yield cluster
+            found = probe(cluster)
     except NoClusterError as error:
         pytest.skip(f"no Slurm here: {error}")
+    return found
 
 
-def launchers(cluster):
-    """The launchers whose ranks on two nodes reach each other."""
+def probe(cluster):
+    """Run a job of two nodes with each launcher."""
     script = cluster.folder / "probe.sbatch"
     script.write_text(_PROBE.format(folder=cluster.folder, python=sys.executable))
     try:
@@ -48,11 +48,19 @@ def launchers(cluster):
 
 
 @pytest.fixture
+def cluster(launchers):
+    """A new cluster of three nodes of two cores."""
+    try:
+        with Cluster() as cluster:
+            yield cluster
+    except NoClusterError as error:
+        pytest.skip(f"no Slurm here: {error}")
+
+
+@pytest.fixture
 def runs(cluster, tmp_path, blobs):  # noqa: F811
-    """Runs on the cluster, in the test's own folder; their jobs end with the test."""
-    runs = Runs(cluster, tmp_path, CONFIG.format(train=blobs))
-    yield runs
-    runs.close()
+    """Submits runs to it, from the test's own folder."""
+    return Runs(cluster, tmp_path, CONFIG.format(train=blobs))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -43,7 +42,6 @@ class Runs:
     def __init__(self, cluster: Cluster, folder: Path, config: str) -> None:
         self._cluster = cluster
         self._folder = folder
-        self._submitted: list[Path] = []
         (folder / "story.toml").write_text(config)
         (folder / "mine.py").write_text(_TASK)
 
@@ -65,8 +63,7 @@ class Runs:
         """`hpc-train submit` with these words after what all have in common; the run directory."""
         what = ("story.toml", f"run.dir={name}", "task.name=mine:Slow", *self.COMMON)
         self.command("submit", *what, "--time", "00:10:00", *words)
-        self._submitted.append(self._folder / name)
-        return self._submitted[-1]
+        return self._folder / name
 
     def go(self) -> None:
         """From now on all runs are fast."""
@@ -114,13 +111,6 @@ class Runs:
     def text(self, run: Path) -> str:
         """The same, what Slurm knows of it, and the last words of the daemons."""
         return f"{self.output(run)}\n{self.jobs(run)}\n{self._cluster.logs()}"
-
-    def close(self) -> None:
-        """End all jobs, and wait until the nodes are free."""
-        for run in self._submitted:
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                self._cluster.call("scancel", _job(run))
-        self._cluster.restore()
 
 
 def _job(run: Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hpc_train.launch.slurm.jobs import Submission, ask, cancel, read_submission, submit
 from hpc_train.launch.slurm.script import Allocation, render, scaling, train
+from hpc_train.launch.slurm.study import tune
 
 __all__ = [
     "Allocation",
@@ -18,4 +19,5 @@ __all__ = [
     "scaling",
     "submit",
     "train",
+    "tune",
 ]

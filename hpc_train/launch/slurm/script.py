@@ -237,6 +237,8 @@ def train(
         folder: in which to work; None for where sbatch is called.
     """
     check(asked)
+    if re.search(r"[\x00-\x1f]", program) or not program.strip():
+        raise UsageError(f"the program must be one line of words (--program: {program!r})")
     number = "%j" if asked.array is None else "%A_%a"
     logs = (
         f"logs/%x-{number}.out" if run is None else f"{run.replace('%', '%%')}/slurm-{number}.out"
