@@ -39,12 +39,16 @@ dtype = "float64"
 @pytest.fixture(scope="session")
 def blobs(tmp_path_factory):
     """A data set of 200 points in three clusters."""
-    folder = tmp_path_factory.mktemp("data") / "blobs"
+    return write_blobs(tmp_path_factory.mktemp("data") / "blobs")
+
+
+def write_blobs(folder, compression="none"):
+    """The points, in chunks of 16."""
     random = np.random.default_rng(0)
     label = np.arange(200) % 3
     x = (random.standard_normal((200, 5)) + 2 * label[:, None]).astype(np.float32)
     fields = {"x": FieldInfo((5,), "float32"), "label": FieldInfo((), "int64")}
-    with ShardWriter(folder, fields, Layout(chunk_rows=16, samples_per_shard=64)) as writer:
+    with ShardWriter(folder, fields, Layout(16, 64, compression)) as writer:
         writer.append({"x": x, "label": label})
     return folder
 

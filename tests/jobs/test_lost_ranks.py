@@ -7,7 +7,7 @@ import pytest
 
 from hpc_train.launch import find
 from hpc_train.launch.mpirun import can_lose_ranks
-from tests.jobs.conftest import CONFIG
+from tests.jobs.conftest import CONFIG, write_blobs
 from tests.jobs.processes import Job, cli, hpc_train
 from tests.jobs.test_run import assert_same_weights, result, steps
 
@@ -70,6 +70,22 @@ def test_killed_ranks_cost_neither_samples_nor_results(config, tmp_path, calm, k
     assert sorted(p.name for p in (hurt / "checkpoints").iterdir()) == sorted(
         p.name for p in (calm / "checkpoints").iterdir()
     )
+
+
+def test_blocks_and_copies_that_ranks_share_outlive_them(config, tmp_path, calm):
+    write_blobs(tmp_path / "gzip", "gzip")
+    config.write_text(CONFIG.format(train=tmp_path / "gzip"))
+    argv = ["run", config, "run.dir=hurt", *COMMON, "-n", 4]
+    argv += ["data.node_cache=true", f"data.stage={tmp_path / 'fast'}", "schedule.shares=[4,3,2,1]"]
+    kills = ("kill:0@5:data", "kill:3@20:compute")
+    ended = hpc_train(*argv, *(f"--inject={kill}" for kill in kills), cwd=tmp_path)
+    assert ended.code == 0, ended
+    hurt = tmp_path / "hurt"
+    assert steps(hurt) == steps(calm)
+    assert_same_weights(hurt, calm)
+    assert len(result(hurt)["ranks"]) == 2, ended
+    assert "data.node_cache" not in ended.err, ended  # shared, without a complaint
+    assert list((tmp_path / "fast").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["topk", "powersgd"])
