@@ -106,12 +106,18 @@ class Stopwatch:
     """A hook that adds up the seconds of each phase of the thread that made it.
 
     Phases do not nest in meaning: an inner phase's seconds are taken from the outer one's.
+
+    Attributes:
+        seconds: of each phase, since the last `take`.
+        cpu_seconds: CPU time of the whole process between the last two calls of `take`.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.cpu_seconds = 0.0
         self._thread = threading.get_ident()
         self._inner = [0.0]
+        self._cpu = time.process_time()
 
     def __call__(self, name: str, detail: dict[str, Any]) -> Leave:
         if threading.get_ident() != self._thread:
@@ -128,6 +134,8 @@ class Stopwatch:
 
     def take(self) -> dict[str, float]:
         """The seconds of each phase since the last call."""
+        now = time.process_time()
+        self.cpu_seconds, self._cpu = now - self._cpu, now
         seconds = dict(self.seconds)
         self.seconds.clear()
         return seconds

@@ -2,11 +2,14 @@
 
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import uuid
 from pathlib import Path
+
+from quiet import QUIET
 
 from hpc_train.bench.quota import inside
 from hpc_train.launch import command, find
@@ -16,16 +19,11 @@ HERE = Path(__file__).parent
 SKIPPED = 25  # steps at the beginning: warm-up, and what the scheduler needs to learn
 
 
-def rates(run_dir):
+def rates(run_dir, skipped=SKIPPED):
     """Samples a second of every step after the beginning, over batches of full size."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     steps = [r for r in map(json.loads, lines) if r["kind"] == "step"]
-    return [step["samples_per_second"] for step in steps[SKIPPED:]]
-
-
-def speed(run_dir):
-    """Samples a second: steps of one size, all their seconds counted, stalls included."""
-    return statistics.harmonic_mean(rates(run_dir))
+    return [step["samples_per_second"] for step in steps[skipped:]]
 
 
 def program(run_dir, settings, *options):
@@ -35,37 +33,71 @@ def program(run_dir, settings, *options):
     return [sys.executable, "-m", "hpc_train", *map(str, words)]
 
 
-def train(folder, ranks, settings, *options):
-    """Train on `ranks` ranks; gives samples a second in the median step."""
-    run_dir = folder / uuid.uuid4().hex[:8]
-    call = program(run_dir, settings, "-n", ranks, *options)
-    subprocess.run(call, cwd=HERE, check=True, capture_output=True, timeout=300)
-    return statistics.median(rates(run_dir))
+def train(folder, ranks, settings, *options, skipped=SKIPPED):
+    """Train on `ranks` ranks; gives samples a second of steps of one size, stalls included."""
+
+    def once():
+        run_dir = folder / uuid.uuid4().hex[:8]
+        call = program(run_dir, settings, "-n", ranks, *options)
+        subprocess.run(call, cwd=HERE, check=True, capture_output=True, timeout=300)
+        return statistics.harmonic_mean(rates(run_dir, skipped))
+
+    return QUIET.measure(once)
 
 
-def train_with_quota(folder, group, settings):
+def train_with_quota(folder, group, settings, skipped):
     """Train on two ranks, the second inside `group`; gives samples a second."""
-    run_dir = folder / uuid.uuid4().hex[:8]
-    call = inside(group, program(run_dir, settings), only_rank=1)
-    argv, extra = command(find(os.environ), call, ranks=2, machine=this_machine(os.environ))
-    subprocess.run(
-        argv, cwd=HERE, check=True, capture_output=True, timeout=300, env={**os.environ, **extra}
-    )
-    return speed(run_dir)
+    environ = dict(os.environ)
+
+    def once():
+        run_dir = folder / uuid.uuid4().hex[:8]
+        call = inside(group, program(run_dir, settings), only_rank=1)
+        argv, extra = command(find(environ), call, ranks=2, machine=this_machine(environ))
+        env = {**environ, **extra}
+        subprocess.run(argv, cwd=HERE, check=True, capture_output=True, timeout=300, env=env)
+        return statistics.harmonic_mean(rates(run_dir, skipped))
+
+    return QUIET.measure(once)
 
 
-def solo_rates(folder, group, settings):
+def solo_rates(folder, group, settings, skipped):
     """Samples a second of a free rank and of one inside `group`, at once and without a word."""
-    dirs = [folder / uuid.uuid4().hex[:8] for _ in range(2)]
-    calls = [program(dirs[0], settings), inside(group, program(dirs[1], settings))]
+
+    def once():
+        dirs = [folder / uuid.uuid4().hex[:8] for _ in range(2)]
+        together([program(dirs[0], settings), inside(group, program(dirs[1], settings))])
+        return [statistics.harmonic_mean(rates(run_dir, skipped)) for run_dir in dirs]
+
+    return QUIET.measure(once)
+
+
+def ddp_with_quota(group, batch_size, steps, skipped):
+    """The same with DistributedDataParallel and equal shares; gives samples a second."""
+
+    def once():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [str(HERE / "ddp.py"), "{}", port, batch_size, steps]
+        calls = [[sys.executable, *(str(word).format(rank) for word in words)] for rank in range(2)]
+        told = together([calls[0], inside(group, calls[1])])
+        return statistics.harmonic_mean(json.loads(told[0])[skipped:])
+
+    return QUIET.measure(once)
+
+
+def together(calls):
+    """Run commands at the same time; gives what each prints."""
     jobs = [
-        subprocess.Popen(call, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            call, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         for call in calls
     ]
-    for job in jobs:
-        if job.wait(300):
-            raise RuntimeError(f"a rank alone failed with {job.returncode}")
-    return [speed(run_dir) for run_dir in dirs]
+    told = [job.communicate(timeout=300)[0] for job in jobs]
+    if any(job.returncode for job in jobs):
+        raise RuntimeError(f"a rank failed: {[job.returncode for job in jobs]}")
+    return told
 
 
 def median(values):

@@ -1,13 +1,16 @@
 """Records what the scheduler reaches: simulated, with sleeping ranks, under a real CPU quota."""
 
 import argparse
+import statistics
 import tempfile
 from pathlib import Path
 
+import bounded
 import jobs
 import simulated
+from quiet import QUIET
 
-from hpc_train.bench.harness import alternate, circumstances, write_results
+from hpc_train.bench.harness import alternate, circumstances, paired_ratios, write_results
 from hpc_train.bench.quota import quota
 
 POLICY = "schedule.policy={}"
@@ -18,53 +21,126 @@ SLEEPING = [
     "data.micro_batch_size=208",
     "task.name=sleeping:Sleeping",
     "task.milliseconds=0.5",
-    "run.steps=60",
 ]
 COMPUTING = [
     "data.train=builtin:digits/train[:1280]",
-    "data.batch_size=256",
+    "data.batch_size=640",
     "model.name=cnn",
     "model.hidden=64",
-    "model.channels=[32,64]",
-    "run.steps=100",
+    "model.channels=[64,128]",
 ]
+# seconds of four ranks, relative to an undisturbed one, 200 steps each: jumps by 4, 2, 0.5, 4, 0.5
+DRIFT = [(1, 1, 1, 1), (1, 4, 1, 1), (1, 4, 1, 2), (1, 2, 1, 2), (4, 2, 1, 2), (4, 2, 1, 1)]
+DRIFT_STEPS = 200
 
 
-def sleeping(folder, rounds, *options):
-    """Four ranks of sleeping compute: min_finish_time over equal shares, samples a second."""
+def against_static(folder, rounds, ranks, settings, *options):
+    """min_finish_time over equal shares, samples a second."""
     rates = {"static": [], "min_finish_time": []}
     for _, policy in alternate(list(rates), rounds):
-        rates[policy].append(jobs.train(folder, 4, [*SLEEPING, POLICY.format(policy)], *options))
-    pairs = zip(rates["min_finish_time"], rates["static"], strict=True)
-    return jobs.median([ours / equal for ours, equal in pairs])
+        words = [*settings, POLICY.format(policy)]
+        rates[policy].append(jobs.train(folder, ranks, words, *options))
+    return jobs.median(paired_ratios(rates["min_finish_time"], rates["static"]))
 
 
 def under_quota(folder, rounds, period_us):
-    """Two ranks, one at a third of a core: samples a second over the sum of solo rates."""
+    """Two ranks, one at a third of a core: over the sum of solo rates, equal shares, and DDP."""
     found = []
     for _ in range(rounds):
         with quota(1 / 3, period_us) as group:
             if group is None:
                 return None
-            solo = sum(jobs.solo_rates(folder, group, COMPUTING))
-            settings = [*COMPUTING, POLICY.format("min_finish_time")]
-            equal = [*COMPUTING, POLICY.format("static")]
-            ours = jobs.train_with_quota(folder, group, settings)
-            static = jobs.train_with_quota(folder, group, equal)
-            found.append((ours / solo, ours / static))
+            solo = jobs.solo_rates(folder, group, [*COMPUTING, "run.steps=35"], 10)
+            ours, static = (
+                jobs.train_with_quota(
+                    folder, group, [*COMPUTING, POLICY.format(policy), f"run.steps={steps}"], skip
+                )
+                for policy, steps, skip in (("min_finish_time", 140, 60), ("static", 40, 10))
+            )
+            ddp = jobs.ddp_with_quota(group, 640, 40, 10)
+            found.append((ours / sum(solo), ours / static, ours / ddp))
+    titles = ("of the sum of solo rates", "vs equal shares", "vs DDP (gloo)")
     return {
-        "of the sum of solo rates": jobs.median([a for a, _ in found]),
-        "vs equal shares": jobs.median([b for _, b in found]),
+        title: jobs.median(row) for title, row in zip(titles, zip(*found, strict=True), strict=True)
+    }
+
+
+def hundred_times_slower(folder, rounds):
+    """A fast rank and one 100 times slower, over the fast one alone, samples a second."""
+    settings = [*SLEEPING, "task.milliseconds=0.1", "run.steps=300"]
+    sides = {
+        "both": (2, [*settings, POLICY.format("min_finish_time")], ("--inject", "slow:1=100x")),
+        "alone": (1, settings, ()),
+    }
+    rates = {"both": [], "alone": []}
+    for _, side in alternate(list(rates), rounds):
+        ranks, words, options = sides[side]
+        rates[side].append(jobs.train(folder, ranks, words, *options, skipped=50))
+    return jobs.median(paired_ratios(rates["both"], rates["alone"]))
+
+
+def drifting(folder, rounds):
+    """Speeds that jump every 200 steps, over an oracle: shares stated as the speeds are."""
+    jitter = ("--inject", "jitter:2%")
+    found = []
+    for _ in range(rounds):
+        options = list(jitter)
+        for part, factors in enumerate(DRIFT):
+            where = f"@{part * DRIFT_STEPS}-{(part + 1) * DRIFT_STEPS - 1}"
+            for rank, factor in enumerate(factors):
+                if factor > 1:
+                    options += ["--inject", f"slow:{rank}={factor}x{where}"]
+        steps = f"run.steps={DRIFT_STEPS * len(DRIFT)}"
+        ours = jobs.train(folder, 4, [*SLEEPING, steps, POLICY.format("min_finish_time")], *options)
+        oracle = []
+        for factors in DRIFT:
+            shares = f"schedule.shares={[1 / factor for factor in factors]}"
+            slow = [f"slow:{rank}={factor}x" for rank, factor in enumerate(factors)]
+            options = [word for one in slow for word in ("--inject", one)]
+            words = [*SLEEPING, "run.steps=60", shares]
+            oracle.append(jobs.train(folder, 4, words, *jitter, *options, skipped=20))
+        found.append(ours / statistics.harmonic_mean(oracle))
+    return jobs.median(found)
+
+
+def bounded_staleness(folder, rounds):
+    """8 workers with jitter: staleness 3 over 0, and that over what a simulation promises."""
+    settings = [
+        *SLEEPING,
+        "data.train=builtin:digits/train[:1280]",
+        "data.batch_size=64",
+        "data.micro_batch_size=8",
+        "task.milliseconds=20",
+        "task.spread=0.2",
+        "run.steps=100",
+        "strategy.name=parameter_server",
+        "schedule.policy=static",
+    ]
+    rates = {0: [], 3: []}
+    for _, staleness in alternate(list(rates), rounds):
+        words = [*settings, f"strategy.staleness={staleness}"]
+        rates[staleness].append(jobs.train(folder, 8, words, skipped=10))
+    gains = paired_ratios(rates[3], rates[0])
+    promised = bounded.bound(8, 3, 0.2)
+    return {
+        "over synchronous": jobs.median(gains),
+        "simulated bound": promised,
+        "of the bound": jobs.median([gain / promised for gain in gains]),
     }
 
 
 def everything(folder, rounds):
     """The rows, by name, each a function that measures it."""
     slow = ("--inject", "slow:3=4x")
+    short = "run.steps=80"
     return {
         "simulated": simulated.figures,
-        "sleeping-4441": lambda: sleeping(folder, rounds, *slow),
-        "sleeping-equal": lambda: sleeping(folder, rounds),
+        "computing-equal": lambda: against_static(folder, rounds, 2, [*COMPUTING, short]),
+        "sleeping-4441": lambda: against_static(folder, rounds, 4, [*SLEEPING, short], *slow),
+        "sleeping-equal": lambda: against_static(folder, rounds, 4, [*SLEEPING, short]),
+        "sleeping-100x": lambda: hundred_times_slower(folder, rounds),
+        "sleeping-drift": lambda: drifting(folder, rounds),
+        "bounded-staleness": lambda: bounded_staleness(folder, rounds),
         "quota-5ms": lambda: under_quota(folder, rounds, 5_000),
         "quota-100ms": lambda: under_quota(folder, rounds, 100_000),
     }
@@ -84,7 +160,13 @@ def main():
         for row in asked.rows or measures:
             figures[row] = measures[row]()
             print(f"{row}: {figures[row]}", flush=True)
-    document = {"rounds": asked.rounds, "figures": figures, "environment": circumstances()}
+    document = {
+        "rounds": asked.rounds,
+        "figures": figures,
+        "others_share_of_cores": round(QUIET.worst, 4),
+        "repeated_since_disturbed": QUIET.repeated,
+        "environment": circumstances(),
+    }
     write_results(Path(__file__).parent / "results" / f"{asked.name}.json", document)
 
 

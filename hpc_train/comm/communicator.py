@@ -20,6 +20,7 @@ from hpc_train.comm import failures, letters, replacement
 from hpc_train.comm.auto import Choice
 from hpc_train.comm.compression.wire import MpiWire
 from hpc_train.comm.failures import Lost
+from hpc_train.comm.gate import Gate, Seat, own_seat
 from hpc_train.comm.mailbox import Mailbox
 from hpc_train.comm.node import Node, host_key
 from hpc_train.comm.post import Post
@@ -53,6 +54,7 @@ class Comm:
         hosts: the keys of all ranks.
         world: who and where this rank is.
         node: the ranks of this rank's node.
+        gate: where ranks wait for each other asleep.
         choices: what `auto` found, by size class, type, and whether memory is shared.
         num_members: how many ranks there were at the beginning.
         members: the number that each rank had then; ranks are numbered anew by `shrink`.
@@ -86,7 +88,8 @@ class Comm:
         self._data = self._registered(base.Dup())
         self._rank = base.Get_rank()
         self._size = base.Get_size()
-        self.hosts = [str(one) for one in self.gather(self._key)]
+        self.gate = Gate(self._control, [Seat(*one) for one in self.gather(own_seat(self._key))])
+        self.hosts = [seat.node for seat in self.gate.seats]
         self.world = World.from_hosts(self.hosts, self._rank)
         self.node = Node(self._registered(base.Split(self.world.node, self._rank)))
 

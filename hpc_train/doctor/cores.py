@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from hpc_train.doctor.check import OK, WARN, Check, Facts, Report, Request, listed
+from hpc_train.quota import cpu_quota
 from hpc_train.train.device import threads_of
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def facts(request: Request) -> Facts:
     """The cores of this rank, its limit, and what OMP_NUM_THREADS says."""
+    quota = cpu_quota()
     told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return {
         "cores": sorted(os.sched_getaffinity(0)),
         "machine": os.cpu_count() or 1,
-        "quota": cpu_quota(_CGROUP),
+        "quota": quota.cpus if quota else None,
         "omp_threads": int(told) if told.isdigit() and int(told) > 0 else None,
     }
-
-
-def cpu_quota(root: Path) -> float | None:
-    """How many CPUs' time a container may use (cgroup version 2 or 1); None without a limit."""
-    try:
-        limit, period = (root / "cpu.max").read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        limit = (root / "cpu/cpu.cfs_quota_us").read_text()
-        period = (root / "cpu/cpu.cfs_period_us").read_text()
-        return int(limit) / int(period) if int(limit) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
 
 
 def checks(report: Report) -> list[Check]:

@@ -62,6 +62,8 @@ def first_plan(
     num_ranks: int,
     shares: Sequence[float] | None = None,
     quantum: int = 1,
+    *,
+    whole: bool = False,
 ) -> Plan:
     """The plan that a run begins with, before anything is measured.
 
@@ -71,6 +73,7 @@ def first_plan(
         num_ranks: ranks that train, >= 1.
         shares: relative share of each rank, >= 0, shape (num_ranks,); None for equal shares.
         quantum: samples of a micro-batch, >= 1.
+        whole: whether ranks shall get whole micro-batches.
     """
-    situation = Situation.unknown(batch_size, num_ranks, shares, quantum)
+    situation = Situation.unknown(batch_size, num_ranks, shares, quantum, whole=whole)
     return Plan(find_policy(policy).split(situation))

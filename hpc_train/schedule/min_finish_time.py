@@ -12,7 +12,13 @@ from hpc_train.schedule.split import split
 
 def _split(situation: Situation) -> tuple[int, ...]:
     refuse_shares("min_finish_time", situation)
-    counts = split(situation.batch_size, situation.fixed, situation.pace, caps=situation.caps)
+    counts = split(
+        situation.batch_size,
+        situation.fixed,
+        situation.pace,
+        caps=situation.caps,
+        quantum=situation.unit,
+    )
     return tuple(counts.tolist())
 
 

@@ -1,4 +1,4 @@
-"""Probing: ranks without samples get one for two batches, now and then.
+"""Probing: ranks without samples get one (or one micro-batch) for two batches, now and then.
 
     batch      100  101  102 ...             interval ...            511  512  513
     counts     [32, 0]                                               [31, 1]   [32, 0]
@@ -72,9 +72,9 @@ class Probes:
         for rank in due:
             self._due[rank] = 0
             giver = int(np.argmax(probe))
-            if probe[giver] > 1:
-                probe[giver] -= 1
-                probe[rank] += 1
+            if probe[giver] > situation.unit:
+                probe[giver] -= situation.unit
+                probe[rank] += situation.unit
         if tuple(probe) == counts:
             return None
         self._until, self._back = batch + _BATCHES, counts
@@ -93,7 +93,7 @@ class Probes:
         """Batches between probes of `rank`."""
         amount = np.asarray(counts)
         step = float((situation.fixed + situation.pace * amount)[amount > 0].max())
-        probe = float(situation.fixed[rank] + situation.pace[rank])
+        probe = float(situation.fixed[rank] + situation.pace[rank] * situation.unit)
         lost_steps = _BATCHES * max(0.0, probe / step - 1.0) + 2 * change_steps
         if not math.isfinite(lost_steps):
             return _LONGEST

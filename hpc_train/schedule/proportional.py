@@ -7,6 +7,8 @@ all ranks finish together; with fixed costs those with small shares finish late,
 
 from __future__ import annotations
 
+import numpy as np
+
 from hpc_train.schedule.rounding import largest_remainders
 from hpc_train.schedule.situation import Policy, Situation, refuse_shares
 
@@ -15,7 +17,10 @@ def _split(situation: Situation) -> tuple[int, ...]:
     refuse_shares("proportional", situation)
     each = situation.batch_size / situation.num_ranks
     speeds = 1.0 / (situation.fixed / each + situation.pace)
-    return largest_remainders(situation.batch_size, speeds.tolist())
+    units, rest = divmod(situation.batch_size, situation.unit)
+    counts = [n * situation.unit for n in largest_remainders(units, speeds.tolist())]
+    counts[int(np.argmax(speeds))] += rest
+    return tuple(counts)
 
 
 POLICY = Policy(_split, measures=True)

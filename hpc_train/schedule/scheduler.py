@@ -150,9 +150,9 @@ class Scheduler:
         kept = list(counts)
         doubtful = self.speeds.mean_pace < finish(situation, counts)
         for rank in np.flatnonzero(doubtful).tolist():
-            if kept[rank] == 0 and held[rank] > 1:
-                giver = int(np.argmax(kept))
-                kept[rank] = min(held[rank] // 4 or 1, kept[giver] - 1)
+            if kept[rank] == 0 and held[rank] > situation.unit:
+                giver, unit = int(np.argmax(kept)), situation.unit
+                kept[rank] = min(max(held[rank] // 4 // unit, 1) * unit, kept[giver] - 1)
                 kept[giver] -= kept[rank]
         return tuple(kept)
 

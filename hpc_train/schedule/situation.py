@@ -24,6 +24,8 @@ class Situation:
         shares: relative share of each rank, as stated by the user, >= 0; None for equal ones.
         caps: most samples of each rank, shape (num_ranks,); None for no limit.
         quantum: samples of a micro-batch, which go through a device together, >= 1.
+        whole: whether ranks shall get whole micro-batches, as far as the batch can be cut so: a
+            network that is compiled is compiled anew for every size.
     """
 
     batch_size: int
@@ -32,6 +34,12 @@ class Situation:
     shares: Sequence[float] | None = None
     caps: Sequence[int] | None = None
     quantum: int = 1
+    whole: bool = False
+
+    @property
+    def unit(self) -> int:
+        """Samples that are not cut, but for the last ones of a batch."""
+        return self.quantum if self.whole else 1
 
     @property
     def num_ranks(self) -> int:
@@ -45,10 +53,17 @@ class Situation:
         num_ranks: int,
         shares: Sequence[float] | None = None,
         quantum: int = 1,
+        *,
+        whole: bool = False,
     ) -> Situation:
         """The situation before anything is measured: all ranks are equal."""
         return cls(
-            batch_size, np.zeros(num_ranks), np.ones(num_ranks), shares=shares, quantum=quantum
+            batch_size,
+            np.zeros(num_ranks),
+            np.ones(num_ranks),
+            shares=shares,
+            quantum=quantum,
+            whole=whole,
         )
 
 

@@ -5,7 +5,7 @@
       large, the first    held back: an outlier, if the next one is as expected again
       large, the second   in a row and to the same side: a jump; the fit begins anew with both
 
-What is held back and not confirmed is dropped, but only once in `_PATIENCE` observations, unless it
+What is held back and not confirmed is dropped, but only once in `_PATIENCE` steps, unless it
 is much larger than the one before, and jumps are as rare: a rank that surprises more often is noisy
 rather than changed (stalls of a CPU quota, a neighbour that comes and goes), and then its mean must
 span the surprises.
@@ -61,7 +61,7 @@ class Speeds:
         self._held = np.zeros((3, num_ranks))  # residual, n, t of what is held back
         self._own = np.zeros(num_ranks, np.bool_)  # whose shape is its own
         self._is_holding = False
-        self._calm = np.full(num_ranks, _PATIENCE)  # observations since a drop or a jump
+        self._calm = np.full(num_ranks, _PATIENCE)  # steps since a drop or a jump
         self._struck = np.zeros(num_ranks)  # |residual| that was last held back
         self._steps = 0  # since a change
         self._counts: tuple[int, ...] = ()
@@ -148,7 +148,7 @@ class Speeds:
         self._sums[:, seen] += [weight, n * weight, n * n * weight, time, n * time]
         old = seen & self.known
         self.noise[old] += (1 - (1 - _ADAPT) ** steps) * (size - self.noise)[old]
-        self._calm += steps * seen
+        self._calm += steps
         self._waiting.clear()
         self._fit()
 
@@ -165,7 +165,7 @@ class Speeds:
 
     def _surprise(self, surprising: Flags, busy: Floats, seen: Flags) -> Flags:
         """Hold back, or begin anew where it is a jump; gives the ranks that are done with."""
-        self._calm += seen
+        self._calm += 1
         residual = self._residual(busy)
         held = self._held[0]
         holding = seen & (held != 0)

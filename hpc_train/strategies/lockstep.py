@@ -127,6 +127,7 @@ class LockStep:
         A rank that failed takes part with zeros and its flag; nobody updates then, nor when loss
         or gradient are not finite, and module buffers are as they were before the batch.
         """
+        self._comm.gate.pass_together()
         outcome = self._step(learner, tally)
         # a batch of several phases tells its seconds once, in the first of them
         measured = self._before if max(outcome.total.busy_seconds) > 0 else ()

@@ -181,7 +181,11 @@ def make_scheduler(config: Config, members: Sequence[int], num_batches: int) -> 
         shares = [shares[member] for member in members]
         shares = shares if sum(shares) > 0 else None  # those that had samples are gone
     situation = Situation.unknown(
-        config.data.batch_size, len(members), shares, config.data.micro_batch_size or 1
+        config.data.batch_size,
+        len(members),
+        shares,
+        config.data.micro_batch_size or 1,
+        whole=config.device.compile,
     )
     return Scheduler(find_policy(section.policy), situation, num_batches)
 

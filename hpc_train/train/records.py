@@ -10,6 +10,7 @@ from hpc_train.record import Stopwatch
 from hpc_train.strategies import Learner, Outcome
 from hpc_train.train.build import Parts
 from hpc_train.train.device import peak_bytes
+from hpc_train.train.effort import Effort
 from hpc_train.train.evaluation import measured
 from hpc_train.train.figures import Figures, step_record
 from hpc_train.train.place import Place
@@ -38,6 +39,7 @@ class Records:
         self.busy_seconds = 0.0
         self._parts = parts
         self._stopwatch = stopwatch
+        self._effort = Effort(parts.comm.gate.cpus)
         self._place = place
 
     def take_busy(self) -> float:
@@ -80,7 +82,7 @@ class Records:
         """
         parts = self._parts
         seconds = self._stopwatch.take()
-        self.busy_seconds = sum(seconds.get(name, 0.0) for name in ("data", "compute", "update"))
+        self.busy_seconds = self._effort.busy(seconds, self._stopwatch.cpu_seconds)
         total, before = outcomes[0].total, outcomes[0].before
         if before:
             self.figures.add_up(parts.comm.members, before, total.busy_seconds)

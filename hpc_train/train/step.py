@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpc_train.data import Samples
+from hpc_train.models.lone_samples import lone_sample
 from hpc_train.plan import Work
 from hpc_train.record import phase
 from hpc_train.strategies import Tally
@@ -24,7 +25,7 @@ def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
                 seed, work.batch.epoch, work.batch.number, work.start + start, parts.device
             )
             batch = parts.techniques.transform(plain, work)
-            with parts.feed.autocast():
+            with parts.feed.autocast(), lone_sample(parts.model, len(batch)):
                 losses = losses_of(task, parts.model, batch)
             total = sums.add(losses, len(batch))
             (total if factor == 1 else total * factor).backward()  # type: ignore[no-untyped-call]

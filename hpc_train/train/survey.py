@@ -72,6 +72,7 @@ def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> S
         num_ranks,
         config.schedule.shares,
         data.micro_batch_size or 1,
+        whole=config.device.compile,
     )
     return Survey(
         course=course,

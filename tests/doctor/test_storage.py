@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from hpc_train.doctor.cores import cpu_quota
 from hpc_train.doctor.storage import human, place
 from hpc_train.mounts import is_network, mount_of
 
@@ -73,20 +72,6 @@ def test_relative_paths_and_links_are_resolved(tmp_path, monkeypatch):
     os.symlink("real", "link")
     os.mkdir("real")
     assert place("link")["path"] == str(tmp_path / "real")
-
-
-def test_quotas_of_both_cgroup_versions(tmp_path):
-    assert cpu_quota(tmp_path) is None
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
-    assert cpu_quota(tmp_path) is None
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("150000\n")
-    assert cpu_quota(tmp_path) == 1.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cpu_quota(tmp_path) is None
-    (tmp_path / "cpu.max").write_text("250000 100000\n")
-    assert cpu_quota(tmp_path) == 2.5
 
 
 def test_bytes_read_well():

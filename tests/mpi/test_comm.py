@@ -1,9 +1,12 @@
 """Communication: agreement on JSON, barriers with a deadline, on any number of ranks."""
 
+import time
+
 import numpy as np
 import pytest
 
 from hpc_train.comm import connect
+from hpc_train.comm.gate import Gate, Seat
 from tests.mpi.agree import agree, agree_raises
 
 pytestmark = pytest.mark.mpi
@@ -71,3 +74,22 @@ def test_an_error_of_one_rank_is_raised_on_all(comm):
 
     error = agree_raises(RankError, lambda: together(comm, fail_on_the_last))
     agree(error.lines()[0].startswith(f"rank {comm.world.size - 1} on "), error.lines())
+
+
+@pytest.mark.parametrize("tight", [False, True])
+def test_a_gate_holds_ranks_back_only_where_they_are_short_of_cores(comm, tight):
+    """A rank that waits asleep passes when all are there; clocks of one machine agree."""
+    communicator = comm.data.Dup()
+    seat = Seat("here", 1 if tight else 64)
+    gate = Gate(communicator, [seat] * max(2, comm.world.size))
+    for last in range(comm.world.size):
+        comm.meet()
+        if comm.world.rank == last:
+            time.sleep(0.02)
+        came = time.monotonic()
+        gate.pass_together()
+        passed = time.monotonic()
+        everyone = comm.gather([came, passed])
+        together = max(one for one, _ in everyone) <= min(one for _, one in everyone)
+        agree(together or not tight, everyone)
+    communicator.Free()

@@ -172,3 +172,24 @@ def test_a_thousand_unlike_ranks():
     pace = random.uniform(0.5, 4, 1000)
     _, steps = run("min_finish_time", pace, batch_size=50_000, steps=30)
     assert best(pace, 50_000) / np.mean([s.finish for s in steps[10:]]) > 0.85
+
+
+@pytest.mark.parametrize("name", ["min_finish_time", "proportional"])
+def test_a_compiled_network_gets_whole_micro_batches_throughout(name):
+    """Also from a rank that becomes slow, is parked, is probed, and comes back."""
+
+    def pace(step):
+        return np.array([1.0, 1.0, 20.0 if 50 <= step < 300 else 2.0])
+
+    random = np.random.default_rng(0)
+    planner = scheduler(name, 3, 100, 1500, quantum=8, whole=True)
+    steps = replay(
+        planner, lambda k, n: pace(k) * n * np.exp(0.02 * random.standard_normal(3)), 1500
+    )
+    shares = {step.counts for step in steps}
+    assert len(shares) > 1
+    for counts in shares:
+        assert sum(counts) == 100
+        assert sorted(n % 8 for n in counts) == [0, 0, 4]
+    optimum = best([1, 1, 2], 100)
+    assert optimum / np.mean([s.finish for s in steps[1300:]]) > 0.85

@@ -1,0 +1,25 @@
+"""What a step costs a rank: waiting excluded, a quota included."""
+
+import pytest
+
+from hpc_train.train.effort import Effort
+
+STEP = {"data": 0.1, "compute": 0.5, "update": 0.1, "waiting": 3.0, "communication": 1.0}
+
+
+def test_without_a_quota_the_wall_clock_counts():
+    assert Effort(None).busy(STEP, 9.0) == pytest.approx(0.7)
+
+
+def test_under_a_quota_steps_take_what_they_cost_in_the_long_run():
+    """Nine steps at full speed, then one that stands still: the truth is the mean of them."""
+    effort = Effort(1 / 3)
+    walls = ([0.01] * 9 + [0.21]) * 5
+    told = [effort.busy({"compute": wall}, 0.01) for wall in walls]
+    assert told == pytest.approx([sum(walls) / len(walls)] * 50)
+
+
+def test_a_rank_that_mostly_waits_for_its_data_is_not_limited_by_its_quota():
+    effort = Effort(0.5)
+    told = [effort.busy({"data": 1.0, "compute": 0.1}, 0.12) for _ in range(20)]
+    assert told == pytest.approx([1.1] * 20)
