@@ -59,6 +59,9 @@ class Strategy(Protocol):
     def begin(self, learner: Learner) -> None:
         """Get ready for the gradients of one phase of a batch."""
 
+    def begin_again(self, learner: Learner) -> None:
+        """Forget what was done since `begin`, of which no other rank knows yet."""
+
     def finish(self, learner: Learner, tally: Tally) -> Outcome | None:
         """Reduce, agree, and update; what became of the phase, None if that is not known yet."""
 

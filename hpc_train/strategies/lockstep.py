@@ -121,6 +121,11 @@ class LockStep:
         learner.zero()
         self._buffers.take()
 
+    def begin_again(self, learner: Learner) -> None:
+        """Zero the gradients again, with the model's buffers as they were remembered."""
+        learner.zero()
+        self._buffers.restore()
+
     def finish(self, learner: Learner, tally: Tally) -> Outcome:
         """One phase of a batch: agree on what the ranks report, update, and schedule.
 

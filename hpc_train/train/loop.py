@@ -32,7 +32,7 @@ from hpc_train.train.evaluation import evaluate
 from hpc_train.train.place import Place
 from hpc_train.train.records import Records
 from hpc_train.train.saving import Saving
-from hpc_train.train.step import compute
+from hpc_train.train.shortage import compute_in_memory
 from hpc_train.train.sums import check_metrics
 from hpc_train.world import RankError, agree
 
@@ -201,7 +201,7 @@ class Loop:
             try:
                 with parts.techniques.stepping():
                     samples = samples or parts.loaders["train"].get(work)
-                    tally = compute(parts, part, samples, work)
+                    tally = compute_in_memory(parts, part, learner, samples, work)
                     check_metrics(tally, sums_of(parts.task))
                     learner.gather()
                     parts.techniques.gradients(learner, tally)

@@ -4,11 +4,13 @@ import json
 import random
 
 import pytest
+import torch
 from mpi4py import MPI
 
 from hpc_train.plan import Plan
 from hpc_train.schedule import POLICIES, Scheduler
-from tests.mpi.agree import agree
+from hpc_train.train import step as step_module
+from tests.mpi.agree import agree, agree_raises
 from tests.mpi.runs import distance, shared_dir, train
 
 pytestmark = [pytest.mark.mpi(min_size=2)]
@@ -74,3 +76,34 @@ def test_every_policy_trains_the_same(policy, tmp_path):
     agree(distance(found[0], fixed[0]) < 1e-10, distance(found[0], fixed[0]))
     rows = found[1].ranks
     agree(sum(row["share"] for row in rows) == pytest.approx(1.0), rows)
+
+
+@pytest.mark.parametrize("strategy", ["allreduce", "local_sgd", "parameter_server"])
+def test_a_rank_without_memory_goes_on_in_smaller_parts(strategy, tmp_path, monkeypatch):
+    """The gradient is the same, nobody hangs, and the other ranks change nothing."""
+    folder = shared_dir(tmp_path)
+    same = {"schedule": {"policy": "static"}, "strategy": {"name": strategy}, **DOUBLE}
+    fixed = train(SIZE, folder / "fixed", model="digits-cnn", **same)
+    plain, refused = step_module.losses_of, []
+
+    def scarce(phase, model, batch):
+        if MPI.COMM_WORLD.rank == SIZE - 1 and len(batch) > 5:
+            refused.append(len(batch))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(phase, model, batch)
+
+    monkeypatch.setattr(step_module, "losses_of", scarce)
+    found = train(SIZE, folder / "scarce", model="digits-cnn", **same)
+    agree(distance(found[0], fixed[0]) < 1e-10, distance(found[0], fixed[0]))
+    agree(bool(refused) == (MPI.COMM_WORLD.rank == SIZE - 1), refused)
+
+
+def test_a_sample_that_does_not_fit_ends_the_run_on_all_ranks(tmp_path, monkeypatch):
+    folder = shared_dir(tmp_path)
+
+    def nothing(phase, model, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if MPI.COMM_WORLD.rank == SIZE - 1:
+        monkeypatch.setattr(step_module, "losses_of", nothing)
+    agree_raises(Exception, lambda: train(SIZE, folder / "none"))

@@ -167,6 +167,11 @@ class ParameterServer:
         learner.zero()
         self._buffers.take()
 
+    def begin_again(self, learner: Learner) -> None:
+        """Zero the gradients again, with the model's buffers as they were remembered."""
+        learner.zero()
+        self._buffers.restore()
+
     def finish(self, learner: Learner, tally: Tally) -> Outcome | None:
         """Push the gradient of the present range.
 

@@ -1,0 +1,77 @@
+"""A micro-batch that does not fit into memory: halved on the rank that it befalls, and there alone.
+
+    rank 0   forward backward | waits ........................ | sum
+    rank 1   forward, no memory | halves | forward backward x2 | sum
+
+The share stays, in more micro-batches, so the gradient is the same. The others wait as they wait
+for any slow rank; what the rank now takes longer for its samples the scheduler sees like any other
+change of speed.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+
+from hpc_train.data import Samples
+from hpc_train.plan import Work
+from hpc_train.strategies import Learner, Tally
+from hpc_train.tasks import Phase
+from hpc_train.train.build import Parts
+from hpc_train.train.feed import Feed
+from hpc_train.train.step import compute
+
+logger = logging.getLogger(__name__)
+
+_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether `error` says that there was no memory, on a device or for the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in _WORDS)
+
+
+def halved(feed: Feed, samples: int) -> Feed | None:
+    """The same feed with micro-batches half as large; None if they hold a single sample.
+
+    Args:
+        feed: how samples become micro-batches.
+        samples: how many did not fit, all together.
+    """
+    size = min(feed.micro_batch_size or samples, samples)
+    return replace(feed, micro_batch_size=-(-size // 2)) if size > 1 else None
+
+
+def compute_in_memory(
+    parts: Parts, task: Phase, learner: Learner, samples: Samples, work: Work
+) -> Tally:
+    """`compute`, with smaller and smaller micro-batches until they fit into memory.
+
+    They stay so for the rest of the run.
+
+    Raises:
+        Exception: whatever `compute` raises, also if a single sample does not fit, and where the
+            layers of all ranks meet inside the step, which cannot be repeated by one of them.
+    """
+    while True:
+        try:
+            return compute(parts, task, samples, work)
+        except Exception as error:
+            feed = halved(parts.feed, len(samples.ids)) if is_shortage(error) else None
+            if feed is None or parts.techniques.needs_everyone:
+                raise
+        # here the failed attempt's activations are gone
+        parts.strategy.begin_again(learner)
+        if parts.device.type == "cuda":
+            torch.cuda.empty_cache()
+        parts.feed = feed
+        logger.warning(
+            "no memory for a micro-batch: from batch %d on it has %d samples at most",
+            work.batch.number,
+            feed.micro_batch_size,
+        )
