@@ -1,6 +1,7 @@
 """Records what the scheduler reaches: simulated, with sleeping ranks, under a real CPU quota."""
 
 import argparse
+import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -160,9 +161,15 @@ def main():
         for row in asked.rows or measures:
             figures[row] = measures[row]()
             print(f"{row}: {figures[row]}", flush=True)
+            record(asked, figures)
+
+
+def record(asked, figures):
+    """Write what is known so far: who is interrupted keeps the rows that are done."""
     document = {
         "rounds": asked.rounds,
         "figures": figures,
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "others_share_of_cores": round(QUIET.worst, 4),
         "repeated_since_disturbed": QUIET.repeated,
         "environment": circumstances(),

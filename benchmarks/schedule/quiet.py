@@ -9,6 +9,7 @@ import time
 
 TOLERATED = 0.03  # of the machine's cores
 TRIES = 4
+FIRST = os.getpriority(os.PRIO_PROCESS, 0) < 0  # before all others: they hardly disturb
 
 
 def _busy():
@@ -44,7 +45,7 @@ class Quiet:
             seconds = (time.monotonic() - began) * os.cpu_count()
             others = ((_busy() - busy) - (_own() - own)) / seconds
             found.append((others, value))
-            if others <= TOLERATED:
+            if others <= TOLERATED or FIRST:
                 break
         self.repeated += len(found) - 1
         others, value = min(found, key=lambda pair: pair[0])

@@ -24,6 +24,7 @@ def quota(part: float, period_us: int = 5000) -> Iterator[Path | None]:
         group.mkdir()
         (group / "cpu.cfs_period_us").write_text(str(period_us))
         (group / "cpu.cfs_quota_us").write_text(str(round(part * period_us)))
+        (group / "cpu.shares").write_text("262144")  # the quota alone shall limit it, not others
     except OSError:
         yield None
         return
