@@ -101,7 +101,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     datasets = open_datasets(config, comm)
     plan = together(comm, lambda: survey(config, datasets, comm.world.size))
     device = own.device or together(comm, lambda: ready_device(config, comm))
-    threads = set_threads(config.device.threads, comm)
+    threads = set_threads(config.device.threads, comm, config.schedule.reserve)
     if comm.world.is_coordinator:
         _warn(config, plan, datasets["train"], comm.world.size)
     config = _resolved(config, plan)

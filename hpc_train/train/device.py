@@ -137,12 +137,20 @@ def set_tf32(allowed: bool | None) -> None:
         torch.backends.cudnn.allow_tf32 = allowed
 
 
-def set_threads(threads: int | str, group: Group) -> int:
-    """Let torch use `threads` threads; "auto" follows OMP_NUM_THREADS, else the rank's cores."""
+def set_threads(threads: int | str, group: Group, reserve: int = 0) -> int:
+    """Let torch use `threads` threads; gives how many it uses.
+
+    Args:
+        threads: "auto" follows OMP_NUM_THREADS, else the rank's part of the cores.
+        group: the ranks.
+        reserve: how many of its cores a rank leaves to other threads where "auto" counts them;
+            one is left to torch in any case.
+    """
     cores = group.gather(sorted(os.sched_getaffinity(0)))
     if isinstance(threads, str):
         told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
         world = group.world
-        threads = int(told) if told.isdigit() else threads_of(world.rank, world.local_ranks, cores)
+        mine = threads_of(world.rank, world.local_ranks, cores) - reserve
+        threads = int(told) if told.isdigit() else mine
     torch.set_num_threads(max(1, threads))
     return torch.get_num_threads()

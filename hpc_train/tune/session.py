@@ -39,7 +39,7 @@ def run(
     """
     base = prepared.config({})
     device = together(comm, lambda: ready_device(base, comm))
-    threads = set_threads(base.device.threads, comm)
+    threads = set_threads(base.device.threads, comm, base.schedule.reserve)
     # torch does it at the first step: seconds that belong to no trial, and that foretell nothing
     importlib.import_module("torch._dynamo")
     member = Member(prepared, comm, device, threads, stop, hooks)

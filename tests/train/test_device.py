@@ -65,7 +65,12 @@ def test_threads_follow_the_configuration_then_the_environment(monkeypatch):
     assert set_threads(2, Solo()) == 2
     assert set_threads("auto", Solo()) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
-    assert set_threads("auto", Solo()) == len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    assert set_threads("auto", Solo()) == cores
+    assert set_threads("auto", Solo(), reserve=1) == max(1, cores - 1)
+    assert set_threads("auto", Solo(), reserve=1000) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert set_threads("auto", Solo(), reserve=1) == 3
 
 
 def test_cuda_where_there_is_none(monkeypatch):

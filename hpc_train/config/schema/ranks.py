@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hpc_train.config.schema.types import NonNegative, PositiveInt, Section
+from hpc_train.config.schema.types import NonNegative, NonNegativeInt, PositiveInt, Section
 
 
 class Schedule(Section):
@@ -20,6 +20,10 @@ class Schedule(Section):
         None,
         examples=[[2.0, 1.0]],
         description="static: relative share of each rank; default: equal",
+    )
+
+    reserve: NonNegativeInt = Field(
+        0, description="cores of each rank left to reading and serving (device.threads = auto)"
     )
 
     @model_validator(mode="after")
