@@ -53,8 +53,7 @@ class Comm:
     Attributes:
         hosts: the keys of all ranks.
         world: who and where this rank is.
-        node: the ranks of this rank's node.
-        gate: where ranks wait for each other asleep.
+        node, gate: the ranks of this rank's node; where all ranks wait for each other asleep.
         choices: what `auto` found, by size class, type, and whether memory is shared.
         num_members: how many ranks there were at the beginning.
         members: the number that each rank had then; ranks are numbered anew by `shrink`.
@@ -84,10 +83,8 @@ class Comm:
         self._lanes: MPI.Comm | None = None
         self.communicators: list[MPI.Comm] = [base]  # every one: who sees a failure revokes them
         self._base = base
-        self._control = self._registered(base.Dup())
-        self._data = self._registered(base.Dup())
-        self._rank = base.Get_rank()
-        self._size = base.Get_size()
+        self._control, self._data = (self._registered(base.Dup()) for _ in range(2))
+        self._rank, self._size = base.Get_rank(), base.Get_size()
         self.gate = Gate(self._control, [Seat(*one) for one in self.gather(own_seat(self._key))])
         self.hosts = [seat.node for seat in self.gate.seats]
         self.world = World.from_hosts(self.hosts, self._rank)
