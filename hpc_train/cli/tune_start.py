@@ -12,7 +12,7 @@ from hpc_train.cli.report import dry_run_option, json_option, print_json
 from hpc_train.cli.run import check_injected, is_rank
 from hpc_train.errors import EXIT_ENVIRONMENT, EXIT_FAILED
 from hpc_train.stop import StopFlag
-from hpc_train.tune import History, Prepared, Trial, check_same, prepare, replay
+from hpc_train.tune import Ended, History, Prepared, Trial, check_same, prepare, replay
 
 
 @click.command(name="start")
@@ -88,7 +88,7 @@ def _search(
     except BaseException as error:
         return leave(comm, error, debug=debug)
     if comm.world.is_coordinator:
-        _conclude(prepared, ended.status, as_json=as_json)
+        _conclude(prepared, ended, as_json=as_json)
     comm.depart(ended.exit_code)
     comm.barrier()
     return ended.exit_code
@@ -176,19 +176,22 @@ class _Show:
         click.echo(text, err=True)
 
 
-def _conclude(prepared: Prepared, status: str, *, as_json: bool) -> None:
+def _conclude(prepared: Prepared, ended: Ended, *, as_json: bool) -> None:
     """Say what was found."""
-    history = _begun(prepared)
+    history, status = _begun(prepared), ended.status
     states = [trial.state for trial in history.trials]
     counts = {state: states.count(state) for state in ("complete", "pruned", "failed", "waiting")}
     best = history.best(prepared.study.directions)[:5]
     if as_json:
         rows = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
         folder = str(prepared.folder)
-        print_json({"status": status, "folder": folder, "trials": counts, "best": rows})
+        facts = {"status": status, "folder": folder, "trials": counts, "ranks_lost": ended.lost}
+        print_json({**facts, "best": rows})
         return
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     click.echo(f"{'paused' if status != 'done' else 'done'}: {told}; {prepared.folder}")
+    if ended.lost:
+        click.echo(f"ranks that died, and that the study went on without: {ended.lost}")
     for trial in best:
         values = ", ".join(f"{value:.5g}" for value in trial.values)
         click.echo(f"  trial {trial.number:>4}  {values:<12}  {params_text(trial.params)}")

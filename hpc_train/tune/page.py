@@ -16,7 +16,10 @@ table { border-collapse: collapse } td, th { padding: 3px 12px; text-align: righ
 th { border-bottom: 1px solid #999 } td:last-child, th:last-child { text-align: left }
 svg { width: 100%; height: auto } text { font: 11px system-ui, sans-serif; fill: #555 }
 .complete { stroke: #2a7ab9 } .pruned { stroke: #d8a13a } .failed { stroke: #c0392b }
-.waiting { stroke: #999 } .best { stroke: #1b7f3b; stroke-width: 2.5 }
+.waiting { stroke: #999 } text.inside { fill: #fff; font-size: 9px }
+b { font-weight: 600; margin-right: 1em } b.complete { color: #2a7ab9 } b.pruned { color: #d8a13a }
+b.failed { color: #c0392b } b.waiting { color: #999 } b.best { color: #1b7f3b }
+.best { stroke: #1b7f3b; stroke-width: 2.5 }
 rect.complete { fill: #2a7ab9 } rect.pruned { fill: #d8a13a } rect.failed { fill: #c0392b }
 rect.waiting { fill: #999 } polyline { fill: none; stroke-opacity: .6 } .axis { stroke: #bbb }
 """
@@ -31,7 +34,7 @@ def page(name: str, told: dict[str, Any]) -> str:
     """
     metric = told["metrics"][0]
     sections = [
-        f"<h1>{_text(name)}</h1><p>{_text(_summary(told))}</p>",
+        f"<h1>{_text(name)}</h1><p>{_text(_summary(told))}</p>" + _legend(told),
         "<h2>Best trials</h2>" + _table(told),
         "<h2>Importance of parameters</h2>" + _importance(told["importance"]),
         f"<h2>Learning curves: {_text(metric)}</h2>" + _curves(told),
@@ -55,6 +58,12 @@ def _summary(told: dict[str, Any]) -> str:
     if told["utilisation"] is not None:
         text += f"; ranks busy {told['utilisation']:.0%} of the time"
     return text
+
+
+def _legend(told: dict[str, Any]) -> str:
+    """What the colours say, of states that there are."""
+    names = ["best", *told["counts"]] if told["best"] else [*told["counts"]]
+    return "<p>" + " ".join(f'<b class="{name}">{name}</b>' for name in names) + "</p>"
 
 
 def _table(told: dict[str, Any]) -> str:
@@ -121,6 +130,9 @@ def _parallel(told: dict[str, Any]) -> str:
             f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{_EDGE}" y2="{_HEIGHT - _EDGE}"/>'
             f'<text x="{x:.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{_text(name)}</text>'
         )
+    for x, key in zip(xs, keys, strict=False):
+        drawn += _ends(x, [row["params"].get(key) for row in rows])
+    drawn += _ends(xs[-1], [row["values"][0] for row in rows])
     best = told["best"][0]["trial"] if told["best"] else None
     for number, row in enumerate(rows):
         # a parameter that the trial does not have lies below the axis
@@ -129,6 +141,19 @@ def _parallel(told: dict[str, Any]) -> str:
         ]
         drawn.append(_polyline(places, "best" if row["trial"] == best else row["state"], row))
     return _svg(drawn)
+
+
+def _ends(x: float, values: Sequence[Any]) -> list[str]:
+    """Names of the values at an axis: all choices, or the smallest and largest number."""
+    places = positions(values)
+    named = {f"{place:.4f}": value for place, value in zip(places, values, strict=True)}
+    numbers = all(isinstance(v, int | float) for v in values if v is not None)
+    shown = {place: v for place, v in named.items() if not numbers or float(place) in (0.0, 1.0)}
+    return [
+        f'<text x="{x + 4:.1f}" y="{_up(max(float(place), -0.1), 0, 1) - 3:.1f}">'
+        f"{_text(_short(value) if value is not None else 'none')}</text>"
+        for place, value in shown.items()
+    ]
 
 
 def _timeline(told: dict[str, Any]) -> str:
@@ -152,7 +177,14 @@ def _timeline(told: dict[str, Any]) -> str:
                     f'<rect class="{row["state"]}" x="{x:.1f}" y="{height * rank + 2}" '
                     f'width="{width:.1f}" height="{height - 4}"><title>{_title(row)}</title></rect>'
                 )
-    drawn.append(f'<text x="60" y="{height * min(lanes, 64) + 16}">{length:.0f} s</text>')
+                if width > 20:
+                    drawn.append(
+                        f'<text class="inside" x="{x + 3:.1f}" y="{height * rank + 13}">'
+                        f"{row['trial']}</text>"
+                    )
+    foot = height * min(lanes, 64) + 16
+    drawn.append(f'<text x="60" y="{foot}">0 s; numbers are those of trials</text>')
+    drawn.append(f'<text x="840" y="{foot}" text-anchor="end">{length:.0f} s</text>')
     return _svg(drawn, height * min(lanes, 64) + 20)
 
 

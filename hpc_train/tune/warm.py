@@ -17,9 +17,12 @@ from hpc_train.config.study import Parameter, Study
 from hpc_train.errors import ConfigError
 from hpc_train.tune import journal
 from hpc_train.tune.history import COMPLETE, replay
-from hpc_train.tune.space import Space
+from hpc_train.tune.space import Space, bounds
 
 Known = dict[str, Any]
+
+_GAP = 0.2  # of a parameter's range: wider ones part points
+_MARGIN = 0.1  # of the width of what they cover
 
 
 def load(study: Study, space: Space) -> list[Known]:
@@ -55,15 +58,64 @@ def good(known: Sequence[Known], directions: Sequence[str], part: float) -> list
 
 
 def narrowed(space: Space, known: Sequence[Known]) -> Space:
-    """The smallest space of the same parameters that holds all points of `known`.
+    """The smallest space of the same parameters that holds the points near the best one.
+
+    A box around several minima is almost all of the space. So of the points those are left out
+    that a gap in some parameter, wider than a fifth of its range, parts from the best one; and as
+    the minimum may lie just beside them, the box is made a tenth wider on each side.
 
     A parameter that has one value there, or is in none of them, stays as it is.
+
+    Args:
+        space: that they lie in.
+        known: points, the best first.
     """
+    kept = _around_best(space, known)
     found = {}
     for key, one in space.parameters.items():
-        values = [point["params"][key] for point in known if key in point["params"]]
+        values = [point["params"][key] for point in kept if key in point["params"]]
         found[key] = _narrow(one, values)
     return Space(found)
+
+
+def _around_best(space: Space, known: Sequence[Known]) -> list[Known]:
+    """The points that no gap in any number parts from the first one."""
+    kept = list(known)
+    while True:
+        before = len(kept)
+        for key, one in space.parameters.items():
+            if one.choices is None and key in kept[0]["params"]:
+                kept = _joined(kept, key, one)
+        if len(kept) == before:
+            return kept
+
+
+def _joined(known: list[Known], key: str, one: Parameter) -> list[Known]:
+    """Those on the first one's side of all gaps in a parameter; those without it stay."""
+    places = {n: _place(p["params"][key], one) for n, p in enumerate(known) if key in p["params"]}
+    order = sorted(places, key=lambda n: places[n])
+    first = last = order.index(0)
+    while first > 0 and places[order[first]] - places[order[first - 1]] <= _GAP:
+        first -= 1
+    while last + 1 < len(order) and places[order[last + 1]] - places[order[last]] <= _GAP:
+        last += 1
+    out = {*order[:first], *order[last + 1 :]}
+    return [point for n, point in enumerate(known) if n not in out]
+
+
+def _place(value: float, one: Parameter) -> float:
+    """Where a value lies in its range, in [0, 1]."""
+    low, high = bounds(one)
+    if one.log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
+
+
+def _value(place: float, one: Parameter) -> float:
+    """The value at a place in [0, 1]."""
+    low, high = bounds(one)
+    place = min(max(place, 0.0), 1.0)
+    return low * (high / low) ** place if one.log else low + (high - low) * place
 
 
 def _narrow(one: Parameter, values: list[Any]) -> Parameter:
@@ -72,7 +124,15 @@ def _narrow(one: Parameter, values: list[Any]) -> Parameter:
         return one.model_copy(update={"choices": kept or one.choices})
     if len(set(values)) < 2 or one.step is not None:
         return one
-    return one.model_copy(update={"low": float(min(values)), "high": float(max(values))})
+    first, last = _place(min(values), one), _place(max(values), one)
+    margin = _MARGIN * (last - first)
+    low, high = _value(first - margin, one), _value(last + margin, one)
+    if one.type == "int":
+        low, high = math.floor(low + 1e-9), math.ceil(high - 1e-9)
+    # rounding must not cut off what the margin was for
+    return one.model_copy(
+        update={"low": float(min(low, *values)), "high": float(max(high, *values))}
+    )
 
 
 def _from_journal(path: Path, study: Study) -> list[Known]:

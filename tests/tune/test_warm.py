@@ -59,6 +59,29 @@ def test_the_good_region_holds_the_good_points_and_is_smaller(tmp_path):
     assert narrow.parameters["model.hidden"].choices == [[8]]
 
 
+def test_of_several_minima_the_region_is_that_around_the_best(tmp_path):
+    section, space = with_source(tmp_path)
+    rates = [0.0002, 0.00025, 0.02, 0.03, 0.04]  # two groups, a gap of two decades between
+    known = [
+        {"params": {"optimizer.lr": lr, "model.hidden": hidden}, "values": [abs(lr - 0.03)]}
+        for lr, hidden in zip(rates, [[8], [8], [8], [8, 8], [8, 8]], strict=True)
+    ]
+    narrow = warm.narrowed(space, warm.good(known, section.directions, 1.0))
+    inside = [one["params"]["optimizer.lr"] for one in known if narrow.contains(one["params"])]
+    assert inside == [0.02, 0.03, 0.04]
+    low, high = narrow.parameters["optimizer.lr"].low, narrow.parameters["optimizer.lr"].high
+    assert 0.015 < low < 0.02 < 0.04 < high < 0.05  # a margin of a tenth on each side
+    assert narrow.parameters["model.hidden"].choices == [[8], [8, 8]]
+
+
+def test_the_region_of_whole_numbers_is_whole_and_within_the_space():
+    whole = {"run.epochs": {"type": "int", "low": 1, "high": 20}}
+    space = Space.ordered(study(space=whole).space)
+    known = [{"params": {"run.epochs": count}, "values": [count]} for count in (1, 3, 5)]
+    one = warm.narrowed(space, known).parameters["run.epochs"]
+    assert (one.low, one.high) == (1.0, 6.0)
+
+
 def test_a_journal_gives_its_complete_trials(tmp_path):
     section, space = with_source(tmp_path)
     records = Job(section, fails=(1,)).run()
