@@ -91,7 +91,7 @@ def abort_on_uncaught(comm: Comm) -> None:
             sys.stdout.flush()
             raise SystemExit(code)
         before(kind, error, trace)
-        if comm.world.size > 1:
+        if comm.world.size > 1 or comm.invitation is not None:
             comm.abort(EXIT_FAILED)
 
     sys.excepthook = hook
