@@ -24,7 +24,7 @@ class Compress(Section):
     """Pruning and quantisation; `hpc-train compress RUN` makes a smaller file of the result."""
 
     prune: Literal["none", "magnitude", "saliency", "sensitivity", "pattern", "channels"] = Field(
-        "none", description="smallest weights, least effect, by layer as measured, N of M, channels"
+        "none", description="smallest, least effect, by layer as measured, N of M, channels"
     )
     amount: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.8, description="part of weights that goes; for channels: of operations"
@@ -39,7 +39,7 @@ class Compress(Section):
     end: Fraction = Field(0.7, description="part of the run after which it ends")
     every: Period = Field("50 steps", description="how often more is pruned, by a cubic curve")
     scan_samples: PositiveInt = Field(
-        2048, description="for sensitivity: of the validation data, to measure each layer with"
+        2048, description="for sensitivity: of the validation data, to measure layers with"
     )
     floor_metric: str = Field("accuracy", description="metric of the validation data for floor")
     floor: float | None = Field(

@@ -23,7 +23,7 @@ class Schedule(Section):
     )
 
     reserve: NonNegativeInt = Field(
-        0, description="cores of each rank left to reading and serving (device.threads = auto)"
+        0, description="cores of a rank left to reading and serving (threads = auto)"
     )
 
     @model_validator(mode="after")
@@ -44,7 +44,7 @@ class Comm(Section):
     )
     gradient_compression: Literal["none", "auto", "fp16", "bf16", "topk", "powersgd"] = Field(
         "none",
-        description="what travels of gradients; the rest later; auto: between nodes, if it pays",
+        description="what travels of gradients; auto: between nodes, if it pays",
     )
     topk_density: float = Field(
         0.01, gt=0, le=1, description="topk: part of all elements that travels"
