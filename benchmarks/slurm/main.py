@@ -140,10 +140,13 @@ def lose(cluster: Cluster, runs: Runs, launcher: str, lost: str, step: int) -> d
     begun = time.monotonic()
     runs.go()
     while time.monotonic() - begun < PATIENCE_SECONDS:
-        if "requeued after" in runs.output(run) or (run / "result.json").exists():
+        if runs.restarts(run) or "RUNNING" not in runs.states(run):
             break
         time.sleep(0.2)
-    cluster.update(lost, "DOWN")
+    if runs.restarts(run):
+        runs.give_up(run, lost)
+    else:
+        cluster.update(lost, "DOWN")
     states = runs.wait_for_end(run)
     return {
         "step": step,

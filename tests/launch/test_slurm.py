@@ -186,7 +186,8 @@ def run_search(world, *, status, heard, code=0, restarts=0, more=""):
         "trainer",
         f'printf "%s\\n" "$@" >>words\n'
         f'if [ "$2" = report ]; then {told if status else "exit 1"}; exit; fi\n'
-        f'folder=${{3#study.dir=}}\nmkdir -p "$folder"\n{{ {journal or ":"} }} >>"$folder/journal.jsonl"\n'
+        'folder=${3#study.dir=}\nmkdir -p "$folder"\n'
+        f'{{ {journal or ":"} }} >>"$folder/journal.jsonl"\n'
         f"{more}\nexit {code}",
     )
     environ = os.environ | {

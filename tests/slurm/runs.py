@@ -13,6 +13,7 @@ from tests.jobs.processes import cli
 from tests.slurm.cluster import Cluster
 
 LIMIT_SECONDS = 200.0
+REFUSAL_SECONDS = 8.0  # more than cred_expire
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 # slow until the file `go` is there: there is all the time in the world to disturb a run
 _TASK = """\
@@ -62,7 +63,7 @@ class Runs:
     def submit(self, name: str, *words: str) -> Path:
         """`hpc-train submit` with these words after what all have in common; the run directory."""
         what = ("story.toml", f"run.dir={name}", "task.name=mine:Slow", *self.COMMON)
-        self.command("submit", *what, "--time", "00:10:00", *words)
+        self.command("submit", *what, "--time", "01:00:00", *words)
         return self._folder / name
 
     def go(self) -> None:
@@ -102,6 +103,24 @@ class Runs:
             if time.monotonic() > until:
                 raise AssertionError(f"{what}: not in {LIMIT_SECONDS:.0f} s\n{self.text(run)}")
             time.sleep(0.1)
+
+    def give_up(self, run: Path, node: str) -> None:
+        """Say that a lost node is down, for which a job waits that was queued again.
+
+        Not before the others are free of it for so long that they take it again (`cred_expire`):
+        Slurm would start it at once, they would refuse it, and it would fail.
+        """
+        self.wait(run, "the others", lambda: self._waits_for(run) <= {node})
+        time.sleep(REFUSAL_SECONDS)
+        self._cluster.update(node, "DOWN")
+
+    def _waits_for(self, run: Path) -> set[str]:
+        """The nodes that a job has yet to leave before it can start again."""
+        told = self._cluster.call("squeue", "-h", "-t", "COMPLETING", "-j", _job(run), "-o", "%N")
+        names = told.strip()
+        return set(
+            self._cluster.call("scontrol", "show", "hostnames", names).split() if names else ()
+        )
 
     def output(self, run: Path) -> str:
         """All that the job of a run has printed."""
