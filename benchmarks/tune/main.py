@@ -90,8 +90,25 @@ def groups(rounds: int = 3, ranks: int = 4) -> dict:
     }
 
 
-def on_cores(folder: Path, ranks: int, content: str, side: str, *words: str) -> dict:
-    """Run a study with each rank on its own part of a core, where control groups can be made."""
+def overhead(ranks: int = 2) -> dict:
+    """Rank 0's seconds per trial for hearing, deciding, proposing and writing, by sampler."""
+    found = {}
+    space = ['"run.epochs" = { type = "int", low = 2, high = 8, log = true }', LR]
+    for sampler in ("random", "tpe"):
+        content = text("overhead", 24, [], space, f'[sampler]\nname = "{sampler}"')
+        with tempfile.TemporaryDirectory() as name:
+            told = on_cores(Path(name), ranks, content, "groups", whole=True)
+        reports = sum(len(trial["reports"]) for trial in told["trials"])
+        keys = ("overhead_seconds_per_trial", "looking_share", "utilisation")
+        found[sampler] = {"trials": 24, "evaluations": reports, **{key: told[key] for key in keys}}
+        print(sampler, found[sampler], flush=True)
+    return found
+
+
+def on_cores(
+    folder: Path, ranks: int, content: str, side: str, *words: str, whole: bool = False
+) -> dict:
+    """Run a study with each rank on a part of a core of its own, if not on the `whole` machine."""
     path = folder / "study.toml"
     path.write_text(content)
     part = min(1.0, 0.95 * len(os.sched_getaffinity(0)) / ranks)
@@ -99,7 +116,7 @@ def on_cores(folder: Path, ranks: int, content: str, side: str, *words: str) -> 
     program = [sys.executable, *start, "tune", str(path), *words]
     with ExitStack() as stack:
         for rank in range(ranks):
-            group = stack.enter_context(quota(part))
+            group = None if whole else stack.enter_context(quota(part))
             program = program if group is None else inside(group, program, only_rank=rank)
         argv, extra = start_command(
             find(os.environ), program, ranks=ranks, machine=this_machine(os.environ)
@@ -121,35 +138,34 @@ def alone(content: str, *words: str) -> dict:
         return report(read_study(Path(folder) / "study"))
 
 
-def asha(seeds: int = 3) -> dict:
+def asha_seed(seed: int) -> dict:
     """Rank-seconds of 30 trials with ASHA and without, and the best accuracy of both."""
-    rounds = []
-    for seed in range(seeds):
-        sides = {}
-        for name in ("none", "asha"):
-            more = f'[sampler]\nname = "random"\n[pruner]\nname = "{name}"\nreduction = 3'
-            content = text("asha", 30, ["run.epochs=9"], [LR, WIDTH], more)
-            told = alone(content, f"study.seed={seed}")
-            sides[name] = {
-                "seconds": sum(trial["rank_seconds"] for trial in told["trials"]),
-                "epochs": sum(len(trial["reports"]) for trial in told["trials"]),
-                "best": told["best"][0]["values"][0],
-            }
-        none, pruned = sides["none"], sides["asha"]
-        rounds.append(
-            {
-                **sides,
-                "seconds_ratio": pruned["seconds"] / none["seconds"],
-                "epochs_ratio": pruned["epochs"] / none["epochs"],
-                "accuracy_lost": none["best"] - pruned["best"],
-            }
-        )
-        print(rounds[-1], flush=True)
+    sides = {}
+    for name in ("none", "asha"):
+        more = f'[sampler]\nname = "random"\n[pruner]\nname = "{name}"\nreduction = 3'
+        told = alone(text("asha", 30, ["run.epochs=9"], [LR, WIDTH], more), f"study.seed={seed}")
+        sides[name] = {
+            "seconds": sum(trial["rank_seconds"] for trial in told["trials"]),
+            "epochs": sum(len(trial["reports"]) for trial in told["trials"]),
+            "best": told["best"][0]["values"][0],
+        }
+    none, pruned = sides["none"], sides["asha"]
+    return {
+        **sides,
+        "seconds_ratio": pruned["seconds"] / none["seconds"],
+        "epochs_ratio": pruned["epochs"] / none["epochs"],
+        "accuracy_lost": none["best"] - pruned["best"],
+    }
+
+
+def asha(seeds: int = 3) -> dict:
+    """What ASHA saves, and what it costs in accuracy."""
+    rounds = each_seed("asha", seeds)
     keys = ("seconds_ratio", "epochs_ratio", "accuracy_lost")
     return {"rounds": rounds, **{k: statistics.median(r[k] for r in rounds) for k in keys}}
 
 
-def one_seed(seed: int) -> dict:
+def digits_seed(seed: int) -> dict:
     """The best accuracy of `digits-cnn` after 30 trials of one seed, by sampler."""
     found = {}
     for name in ("random", "tpe"):
@@ -161,22 +177,25 @@ def one_seed(seed: int) -> dict:
 
 def digits(seeds: int = 10) -> dict:
     """The best accuracy of `digits-cnn` after 30 trials: Bayesian beside random, 10 seeds."""
+    rows = each_seed("digits", seeds)
+    return {
+        name: {"median": statistics.median(best), "best": best}
+        for name in rows[0]
+        if (best := [row[name] for row in rows])
+    }
+
+
+def each_seed(subject: str, seeds: int) -> list[dict]:
+    """What each seed gives, in a process of its own, as many at a time as there are cores."""
 
     def ask(seed: int) -> dict:
-        words = [sys.executable, __file__, "digits", str(seed)]
-        ended = subprocess.run(words, capture_output=True, text=True, check=True)
+        words = [sys.executable, __file__, subject, str(seed)]
+        ended = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
         print(seed, ended.stdout.strip(), flush=True)
         return json.loads(ended.stdout)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        rows = list(pool.map(ask, range(seeds)))
-    return {
-        name: {
-            "median": statistics.median(row[name] for row in rows),
-            "best": [r[name] for r in rows],
-        }
-        for name in rows[0]
-    }
+        return list(pool.map(ask, range(seeds)))
 
 
 def kills(times: int = 20) -> dict:
@@ -222,9 +241,13 @@ SUBJECTS = {
     "history": lambda: history(60, 10),
     "kills": kills,
     "groups": groups,
+    "overhead": overhead,
     "asha": asha,
     "digits": digits,
 }
+
+
+SEEDS = {"asha": asha_seed, "digits": digits_seed}
 
 
 def main(subject: str) -> None:
@@ -237,8 +260,8 @@ def main(subject: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and sys.argv[1] == "digits":
-        print(json.dumps(one_seed(int(sys.argv[2]))))
+    if len(sys.argv) == 3 and sys.argv[1] in SEEDS:
+        print(json.dumps(SEEDS[sys.argv[1]](int(sys.argv[2]))))
         sys.exit()
     if len(sys.argv) != 2 or sys.argv[1] not in SUBJECTS:
         raise SystemExit(f"usage: main.py {'|'.join(SUBJECTS)}")

@@ -41,7 +41,7 @@ def find_run(name: str, run_name: str | None) -> Path:
             if (path / "config.toml").is_file():
                 return path
         raise ConfigError(
-            f'no run in "{name}"', where="--resume", hint="name a run directory, or latest"
+            f'no run in "{name}"', hint="name a run directory, one in runs, or latest"
         )
     runs = [
         path
@@ -51,7 +51,7 @@ def find_run(name: str, run_name: str | None) -> Path:
     if not runs:
         raise ConfigError(
             f"no run {run_name + ' ' if run_name else ''}in {ROOT.absolute()}",
-            where="--resume latest",
+            where="latest",
             hint="start from the folder in which the run was started, or name its directory",
         )
     return max(runs, key=lambda path: (path / "config.toml").stat().st_mtime_ns)
