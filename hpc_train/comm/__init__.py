@@ -9,6 +9,7 @@ import torch
 
 from hpc_train.comm.arithmetic import DTYPES
 from hpc_train.comm.auto import Builder, auto, explain
+from hpc_train.comm.background import Background
 from hpc_train.comm.communicator import Comm, connect
 from hpc_train.comm.compressed import CompressedSum, compressed
 from hpc_train.comm.compression import COMPRESSORS, Matrix, Terms
@@ -19,11 +20,13 @@ from hpc_train.comm.operation import Nothing, OnDevice, Operation
 from hpc_train.comm.post import Post
 from hpc_train.comm.ring import RingSum
 from hpc_train.comm.shared import shared
+from hpc_train.comm.threads import duplicate, lets_threads
 from hpc_train.errors import UsageError, unknown
 
 __all__ = [
     "COLLECTIVES",
     "COMPRESSORS",
+    "Background",
     "Comm",
     "CompressedSum",
     "Matrix",
@@ -32,7 +35,9 @@ __all__ = [
     "Terms",
     "compressed",
     "connect",
+    "duplicate",
     "explain",
+    "lets_threads",
     "prepare",
 ]
 

@@ -25,6 +25,7 @@ from hpc_train.comm.mailbox import Mailbox
 from hpc_train.comm.node import Node, host_key
 from hpc_train.comm.post import Post
 from hpc_train.comm.replacement import Invitation, Replacement
+from hpc_train.comm.threads import need_threads
 from hpc_train.errors import SetupError
 from hpc_train.leaving import arrive, take_leave
 from hpc_train.record import operation, phase
@@ -81,6 +82,7 @@ class Comm:
     def _connect(self, base: MPI.Intracomm) -> None:
         """Make all communicators over the ranks of `base`."""
         self._lanes: MPI.Comm | None = None
+        self.duplicates: list[Comm] = []
         self.communicators: list[MPI.Comm] = [base]  # every one: who sees a failure revokes them
         self._base = base
         self._control, self._data = (self._registered(base.Dup()) for _ in range(2))
@@ -103,7 +105,9 @@ class Comm:
 
     def revoke(self) -> None:
         """Wake up all ranks, wherever they wait for each other: all operations fail from now on."""
-        failures.revoke(self.communicators)
+        failures.revoke(
+            communicator for one in (self, *self.duplicates) for communicator in one.communicators
+        )
 
     def shrink(self) -> None:
         """Go on without the ranks that died: this object is then that of the survivors.
@@ -251,12 +255,7 @@ class Comm:
         Raises:
             SetupError: on every rank, if this MPI does not let several threads use it.
         """
-        levels = self.gather(self._mpi.Query_thread())
-        if min(levels) < self._mpi.THREAD_MULTIPLE:
-            raise SetupError(
-                "this MPI lets one thread alone use it (MPI_THREAD_MULTIPLE is needed)",
-                hint='use an MPI built with support for threads, or strategy.name = "allreduce"',
-            )
+        need_threads(self)
         return Post(self._mpi, self._registered(self._base.Dup()), seconds)
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:

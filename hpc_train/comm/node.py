@@ -112,6 +112,10 @@ class Node:
         weakref.finalize(own, self._lent.pop, address, None).atexit = False
         return torch.from_numpy(own).view(dtype)
 
+    def know(self, other: Node) -> None:
+        """Know the memory that `other` lends, now and later: the same ranks once more."""
+        self._lent = other._lent
+
     def peers(self, buffer: torch.Tensor) -> list[torch.Tensor] | None:
         """The same place in the memory of every rank of the node, in their order.
 

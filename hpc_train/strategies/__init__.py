@@ -21,6 +21,7 @@ from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.local_sgd import LocalSGD, Rounds
 from hpc_train.strategies.lockstep import Outcome
 from hpc_train.strategies.parameter_server import ParameterServer, Terms
+from hpc_train.strategies.reductions import Means
 from hpc_train.strategies.tally import Layout, Tally, Total
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Layout",
     "Learner",
     "LocalSGD",
+    "Means",
     "Options",
     "Outcome",
     "ParameterServer",
@@ -62,6 +64,9 @@ class Strategy(Protocol):
     def begin_again(self, learner: Learner) -> None:
         """Forget what was done since `begin`, of which no other rank knows yet."""
 
+    def release(self, phase: str) -> None:
+        """The next backward pass of a phase is the last one of its step, on this rank."""
+
     def finish(self, learner: Learner, tally: Tally) -> Outcome | None:
         """Reduce, agree, and update; what became of the phase, None if that is not known yet."""
 
@@ -91,14 +96,12 @@ class Options:
     """What strategies are told.
 
     Attributes:
-        collective: how ranks sum their gradients.
-        compression: how gradients are compressed.
+        means: how ranks sum their gradients.
         server: what a parameter server is told.
         rounds: what local SGD is told.
     """
 
-    collective: str = "auto"
-    compression: Compression = Compression()  # noqa: RUF009
+    means: Means = Means()  # noqa: RUF009
     server: Terms = Terms()  # noqa: RUF009
     rounds: Rounds = Rounds()  # noqa: RUF009
 
@@ -107,13 +110,9 @@ Build = Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler], Strate
 
 # name -> what builds it, as the options say
 STRATEGIES: dict[str, Callable[[Options], Build]] = {
-    "allreduce": lambda options: partial(
-        AllReduce, collective=options.collective, compression=options.compression
-    ),
+    "allreduce": lambda options: partial(AllReduce, means=options.means),
     "parameter_server": lambda options: partial(ParameterServer, terms=options.server),
-    "local_sgd": lambda options: partial(
-        LocalSGD, collective=options.collective, rounds=options.rounds
-    ),
+    "local_sgd": lambda options: partial(LocalSGD, means=options.means, rounds=options.rounds),
 }
 
 

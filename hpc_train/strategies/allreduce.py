@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from hpc_train.schedule import Scheduler
 from hpc_train.strategies.lockstep import LockStep
+from hpc_train.strategies.reductions import follow, make_reductions
 from hpc_train.strategies.tally import Layout
 
 
@@ -22,7 +23,14 @@ class AllReduce(LockStep):
     def regroup(self, layout: Layout, scheduler: Scheduler) -> None:
         """Make anew what depends on who the ranks are; collective. Weights stay as they are."""
         self._regroup(layout, scheduler)
-        self._reductions = {n: one.heir(self._comm) for n, one in self._reductions.items()}
+        debts = {name: reduction.debts() for name, reduction in self._reductions.items()}
+        for reduction in self._reductions.values():
+            reduction.close()
+        self._decision = follow(self._comm, self._learners, self._means, self._decision)
+        made = make_reductions(self._comm, self._learners, self._means, self._decision)
+        for name, reduction in made.items():
+            reduction.inherit(debts[name])
+        self._reductions = made
 
     def rollback(self) -> None:
         """Forget a batch that was begun and never finished: module buffers are as before it."""

@@ -50,6 +50,7 @@ class Arena:
         grad: their gradients, shape (n,); only a strategy may zero it.
         pieces: both, for an optimizer.
         places: where each parameter lies, name -> (offset, shape).
+        named: the parameters, by name.
         frozen: those that are not to change for now.
     """
 
@@ -58,12 +59,12 @@ class Arena:
         named: Iterable[tuple[str, nn.Parameter]],
         group: Callable[[str], Hashable] = lambda name: None,
     ) -> None:
-        self._named = list(named)
-        first = self._named[0][1]
+        self.named = list(named)
+        first = self.named[0][1]
         align = _ALIGN_BYTES // first.element_size()
         self.places: dict[str, tuple[int, torch.Size]] = {}
         end = 0
-        for name, parameter in self._named:
+        for name, parameter in self.named:
             self.places[name] = (end, parameter.shape)
             end += -(-parameter.numel() // align) * align
         self.data = torch.zeros(end, dtype=first.dtype, device=first.device)
@@ -119,7 +120,7 @@ class Arena:
         """(parameter, its part of data, its part of grad) for each of them."""
         return [
             (parameter, self.view(self.data, name), self.view(self.grad, name))
-            for name, parameter in self._named
+            for name, parameter in self.named
         ]
 
     def view(self, flat: torch.Tensor, name: str) -> torch.Tensor:

@@ -31,6 +31,7 @@ from hpc_train.record import phase
 from hpc_train.schedule import Scheduler
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.lockstep import LockStep, Outcome
+from hpc_train.strategies.reductions import Means
 from hpc_train.strategies.tally import Layout, Tally
 
 
@@ -61,10 +62,10 @@ class LocalSGD(LockStep):
         learners: Sequence[Learner],
         layout: Layout,
         scheduler: Scheduler,
-        collective: str,
+        means: Means,
         rounds: Rounds,
     ) -> None:
-        super().__init__(comm, model, learners, layout, scheduler, collective)
+        super().__init__(comm, model, learners, layout, scheduler, means)
         self._rounds = rounds
         # this rank's sample weights since all ranks held equal weights, and where that was
         self._moved = {learner.name: 0.0 for learner in learners}

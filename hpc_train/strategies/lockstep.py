@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from hpc_train.comm import Comm, Terms
+from hpc_train.comm import Comm
 from hpc_train.errors import NonFiniteError
 from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
@@ -23,12 +23,10 @@ from hpc_train.record import operation, phase
 from hpc_train.schedule import Scheduler
 from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
 from hpc_train.strategies.learner import Learner
-from hpc_train.strategies.reduction import make_reductions
+from hpc_train.strategies.reductions import Means, find_out, make_reductions
 from hpc_train.strategies.tally import Layout, Tally, Total
 
 logger = logging.getLogger(__name__)
-
-EXACT = Terms()
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ class LockStep:
         learners: Sequence[Learner],
         layout: Layout,
         scheduler: Scheduler,
-        collective: str,
-        compression: Terms = EXACT,
+        means: Means,
     ) -> None:
         self._number = 0
         self._model = model
@@ -91,7 +88,9 @@ class LockStep:
         self._comm = comm
         self._learners = learners
         self._regroup(layout, scheduler)
-        self._reductions = make_reductions(comm, learners, collective, compression)
+        self._means = means
+        self._decision = find_out(comm, learners, means)
+        self._reductions = make_reductions(comm, learners, means, self._decision)
         self._spread()
 
     def _regroup(self, layout: Layout, scheduler: Scheduler) -> None:
@@ -119,12 +118,22 @@ class LockStep:
     def begin(self, learner: Learner) -> None:
         """Zero the gradients of `learner`, and remember the model's buffers."""
         learner.zero()
+        self._reductions[learner.name].begin(sum(self._counts))
         self._buffers.take()
 
     def begin_again(self, learner: Learner) -> None:
-        """Zero the gradients again, with the model's buffers as they were remembered."""
+        """Zero the gradients again, with the model's buffers as they were remembered.
+
+        Raises:
+            HpcTrainError: if other ranks know of some of them already.
+        """
+        self._reductions[learner.name].begin_again()
         learner.zero()
         self._buffers.restore()
+
+    def release(self, phase: str) -> None:
+        """The next backward pass of a phase is the last one of its step: sums may begin in it."""
+        self._reductions[phase].release()
 
     def finish(self, learner: Learner, tally: Tally) -> Outcome:
         """One phase of a batch: agree on what the ranks report, update, and schedule.
@@ -201,7 +210,7 @@ class LockStep:
     def _reduce(self, learner: Learner) -> None:
         """Sum the gradients of `learner` over all ranks, in place."""
         operation("reduce", sum(arena.grad.nbytes for arena in learner.arenas))
-        self._reductions[learner.name].reduce(sum(self._counts))
+        self._reductions[learner.name].reduce()
 
     def _agree(self, tally: Tally) -> Total:
         rank = self._comm.world.rank

@@ -9,16 +9,16 @@ What compression leaves out belongs to a step that counts: without `commit` the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from hpc_train.comm import Comm, CompressedSum, Matrix, Terms, compressed, prepare
-from hpc_train.comm.compression.cost import decide
+from hpc_train.comm import Comm, CompressedSum, Matrix, Operation, Terms, compressed, prepare
 from hpc_train.strategies.arena import Arena
+from hpc_train.strategies.buckets import BUCKET_BYTES, SMALL_BYTES, cut
 from hpc_train.strategies.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -27,11 +27,60 @@ _RESIDUAL = "residual/"
 _BASIS = "basis/"
 
 
+@dataclass(frozen=True)
+class Part:
+    """A slice of an arena that is summed by one operation.
+
+    Attributes:
+        place: which one.
+        names: the parameters in it.
+    """
+
+    arena: Arena
+    place: slice
+    names: tuple[str, ...]
+    operation: Operation
+
+
+@dataclass(frozen=True)
+class Debts:
+    """What one rank knows of compressed sums, by the names of parameters.
+
+    Attributes:
+        owed: what it has not sent yet, for a batch of one sample, in the parameter's shape.
+        learned: what compressors learned.
+        is_behind: whether it did not hear the end of the last step.
+        num_lost: how many ranks of the job had been lost when it began.
+    """
+
+    owed: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    learned: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    is_behind: bool = True
+    num_lost: int = 0
+
+
 class Reduction(Protocol):
     """Sums the gradients of one learner over all ranks."""
 
-    def reduce(self, samples: int) -> None:
-        """Sum them in place, for a batch of so many samples, on all ranks together."""
+    @property
+    def parts(self) -> list[Part]:
+        """What is summed; together all of the gradients."""
+
+    def begin(self, samples: int) -> None:
+        """Get ready for the gradients of a batch of so many samples, on all ranks together."""
+
+    def begin_again(self) -> None:
+        """Forget the gradients since `begin`.
+
+        Raises:
+            HpcTrainError: if some of them have gone out.
+        """
+
+    def release(self) -> None:
+        """The next backward pass is the last one of this step: its gradients are final."""
+
+    def reduce(self) -> None:
+        """Sum them in place; collective."""
 
     def commit(self) -> None:
         """The step of the last sum counts."""
@@ -45,30 +94,50 @@ class Reduction(Protocol):
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take up what `tensors` told, on every rank."""
 
-    def heir(self, comm: Comm) -> Reduction:
-        """The same for other ranks, those that are left of these; collective among them."""
+    def debts(self) -> Debts:
+        """What this rank would have to tell those who go on with other ranks."""
+
+    def inherit(self, debts: Debts) -> None:
+        """Take up what each rank knew of a reduction by other ranks before; collective."""
+
+    def close(self) -> None:
+        """Let go of whatever waits for gradients."""
 
 
 class Plain:
     """Sums that are exact.
 
     Args:
-        comm: the ranks.
+        line: the ranks, with communicators for sums.
         learner: whose gradients.
         collective: how ranks sum.
+        in_buckets: whether to sum an arena in several parts.
     """
 
-    def __init__(self, comm: Comm, learner: Learner, collective: str) -> None:
+    def __init__(
+        self, line: Comm, learner: Learner, collective: str, *, in_buckets: bool = False
+    ) -> None:
         self._learner = learner
-        self._collective = collective
-        self._operations = [prepare(collective, comm, arena.grad) for arena in learner.arenas]
+        self.parts = [
+            Part(arena, place, names, prepare(collective, line, arena.grad[place]))
+            for arena, place, names in _slices(learner, in_buckets=in_buckets)
+        ]
 
-    def reduce(self, samples: int) -> None:
-        """Sum all arenas."""
-        for operation in self._operations:
-            operation.launch()
-        for operation in self._operations:
-            operation.finish()
+    def begin(self, samples: int) -> None:
+        """Nothing to get ready."""
+
+    def begin_again(self) -> None:
+        """Nothing has gone out."""
+
+    def release(self) -> None:
+        """Nothing is summed before all is there."""
+
+    def reduce(self) -> None:
+        """Sum all parts."""
+        for part in self.parts:
+            part.operation.launch()
+        for part in self.parts:
+            part.operation.finish()
 
     def commit(self) -> None:
         """Nothing was left out."""
@@ -89,9 +158,15 @@ class Plain:
                 self._learner.name,
             )
 
-    def heir(self, comm: Comm) -> Plain:
-        """The same for the ranks that are left."""
-        return Plain(comm, self._learner, self._collective)
+    def debts(self) -> Debts:
+        """None."""
+        return Debts()
+
+    def inherit(self, debts: Debts) -> None:
+        """Nothing to take up: who sums exactly follows one that did."""
+
+    def close(self) -> None:
+        """Nothing waits."""
 
 
 class Compressed:
@@ -99,70 +174,98 @@ class Compressed:
 
     Args:
         comm: the ranks.
+        line: the same ranks, with communicators for sums.
         learner: whose gradients.
         terms: how to compress.
+        in_buckets: whether to sum an arena in several parts.
     """
 
-    def __init__(self, comm: Comm, learner: Learner, terms: Terms) -> None:
+    def __init__(
+        self, comm: Comm, line: Comm, learner: Learner, terms: Terms, *, in_buckets: bool = False
+    ) -> None:
         self._comm = comm
         self._world = comm.world
         self._learner = learner
-        self._terms = terms
-        self._sums = [
-            compressed(comm, arena.grad, matrices_of(arena), terms) for arena in learner.arenas
-        ]
-        # on the CPU, shape as the arena's: what all ranks owed together when last settled
-        self._owed = [torch.zeros_like(arena.grad, device="cpu") for arena in learner.arenas]
+        self.parts: list[Part] = []
+        # with what all ranks owed together when last settled, on the CPU, shape as the part's
+        self._sums: list[tuple[Part, CompressedSum, torch.Tensor]] = []
+        for arena, place, names in _slices(learner, in_buckets=in_buckets):
+            values = arena.grad[place]
+            one = compressed(line, values, matrices_of(arena, place), terms)
+            part = Part(arena, place, names, one)
+            self.parts.append(part)
+            self._sums.append((part, one, torch.zeros_like(values, device="cpu")))
         self._bases: dict[str, torch.Tensor] = {}
         self._is_behind = False  # whether this rank did not hear the end of the last step
         self._num_lost = len(comm.lost)
-        self.settle()
+        self._add_up(Debts())
 
-    def reduce(self, samples: int) -> None:
-        """Sum all arenas, with what was left out of earlier sums."""
-        for one in self._sums:
+    def begin(self, samples: int) -> None:
+        """Get ready for a batch of so many samples."""
+        for _, one, _ in self._sums:
             one.set_batch_size(max(1, samples))
-            one.launch()
-        for one in self._sums:
-            one.finish()
+
+    def begin_again(self) -> None:
+        """Nothing has gone out."""
+
+    def release(self) -> None:
+        """Nothing is summed before all is there."""
+
+    def reduce(self) -> None:
+        """Sum all parts, with what was left out of earlier sums."""
+        for part in self.parts:
+            part.operation.launch()
+        for part in self.parts:
+            part.operation.finish()
 
     def commit(self) -> None:
         """What was left out of the last sums is added to the next ones."""
-        for one in self._sums:
+        for _, one, _ in self._sums:
             one.commit()
 
     def settle(self) -> None:
-        """Add up what all ranks owe, parameter by parameter."""
-        for arena, one, owed in zip(self._learner.arenas, self._sums, self._owed, strict=True):
-            owed.zero_()
-            one.owed(owed)
-            for name in arena.places:
-                view = arena.view(owed, name)
-                view.copy_(torch.from_numpy(self._comm.sum(view.numpy())))
-            self._settle_bases(arena, one)
+        """Add up what all ranks owe."""
+        self._add_up(self.debts())
 
-    def _settle_bases(self, arena: Arena, one: CompressedSum) -> None:
-        """Tell all ranks what compressors learned: each thing by the first rank that knows it."""
-        mine = one.tensors()
-        names = {start: name for name, (start, _) in arena.places.items()}
+    def debts(self) -> Debts:
+        """What this rank owes, and what the compressors of its parts learned."""
+        owed: dict[str, torch.Tensor] = {}
+        learned: dict[str, torch.Tensor] = {}
+        for part, one, like in self._sums:
+            flat = torch.zeros_like(like)
+            one.owed(flat)
+            owed |= _views(part, flat)
+            names = {part.arena.places[name][0] - part.place.start: name for name in part.names}
+            learned |= {names[start]: base for start, base in one.tensors().items()}
+        return Debts(owed, learned, self._is_behind, self._num_lost)
+
+    def _add_up(self, debts: Debts) -> None:
+        """What all ranks owe, parameter by parameter, and what any of them has learned."""
+        for part, _, owed in self._sums:
+            for name, view in _views(part, owed).items():
+                own = debts.owed[name].numpy() if name in debts.owed else np.zeros(view.shape)
+                view.copy_(torch.from_numpy(self._comm.sum(own)))
         told = self._comm.gather(
-            [[self._is_behind, start, *base.shape] for start, base in mine.items()]
+            [[debts.is_behind, name, *base.shape] for name, base in debts.learned.items()]
         )
-        known = [(rank, *known) for rank, some in enumerate(told) for known in some]
-        owners: dict[int, tuple[int, list[int]]] = {}
-        for rank, _, start, *shape in sorted(known, key=lambda one: one[1], reverse=True):
-            owners[start] = (rank, shape)
-        for start, (rank, shape) in sorted(owners.items()):
-            own = mine[start].numpy() if rank == self._comm.world.rank else np.zeros(shape)
-            total = torch.from_numpy(self._comm.sum(own)).to(arena.grad.dtype)
-            self._bases.setdefault(names[start], torch.empty_like(total)).copy_(total)
+        known = [(one[0], rank, one[1], one[2:]) for rank, some in enumerate(told) for one in some]
+        # each thing by the first rank that knows it, of those that heard the end of the last step
+        owners: dict[str, tuple[int, list[int]]] = {}
+        for _, rank, name, shape in sorted(known, reverse=True):
+            owners[name] = (rank, shape)
+        kind = self.parts[0].arena.grad.dtype
+        for name, (rank, shape) in sorted(owners.items()):
+            mine = rank == self._comm.world.rank
+            own = debts.learned[name].numpy() if mine else np.zeros(shape)
+            total = torch.from_numpy(self._comm.sum(own)).to(kind)
+            self._bases.setdefault(name, torch.empty_like(total)).copy_(total)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What all ranks owed when they last settled, and what compressors had learned."""
         found = {
-            f"{_RESIDUAL}{name}": arena.view(owed, name)
-            for arena, owed in zip(self._learner.arenas, self._owed, strict=True)
-            for name in arena.places
+            f"{_RESIDUAL}{name}": view
+            for part, _, owed in self._sums
+            for name, view in _views(part, owed).items()
         }
         return found | {f"{_BASIS}{name}": base for name, base in self._bases.items()}
 
@@ -173,70 +276,69 @@ class Compressed:
         ranks were lost, owes nothing: what it owed was a part of that step.
         """
         self._is_behind = self._comm.world is not self._world
-        self._take_bases(tensors)
-        for arena, one, owed in zip(self._learner.arenas, self._sums, self._owed, strict=True):
+        for part, one, owed in self._sums:
+            self._take_bases(part, one, tensors)
             owed.zero_()
-            for name in arena.places:
+            for name, view in _views(part, owed).items():
                 if f"{_RESIDUAL}{name}" in tensors:
-                    arena.view(owed, name).copy_(tensors[f"{_RESIDUAL}{name}"])
+                    view.copy_(tensors[f"{_RESIDUAL}{name}"])
             one.take(None if self._is_behind else owed)
 
-    def _take_bases(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        for arena, one in zip(self._learner.arenas, self._sums, strict=True):
-            known = {
-                start: tensors[f"{_BASIS}{name}"]
-                for name, (start, _) in arena.places.items()
-                if f"{_BASIS}{name}" in tensors
-            }
-            one.restore(known)
-            for name, (start, _) in arena.places.items():
-                if start in known:
-                    self._bases[name] = known[start].clone()
+    def _take_bases(
+        self, part: Part, one: CompressedSum, tensors: Mapping[str, torch.Tensor]
+    ) -> None:
+        known = {n: tensors[f"{_BASIS}{n}"] for n in part.names if f"{_BASIS}{n}" in tensors}
+        start = part.place.start
+        one.restore({part.arena.places[name][0] - start: base for name, base in known.items()})
+        self._bases |= {name: base.clone() for name, base in known.items()}
 
-    def heir(self, comm: Comm) -> Compressed:
-        """The same for the ranks that are left; what the lost ones owed is dropped."""
-        lost = comm.lost[self._num_lost :]
-        if comm.world.is_coordinator and lost:
+    def inherit(self, debts: Debts) -> None:
+        """Take up what is left; what lost ranks owed is dropped."""
+        lost = self._comm.lost[debts.num_lost :]
+        if self._comm.world.is_coordinator and lost:
             logger.warning(
                 "what gradient compression had not sent yet of %s is dropped",
                 " and ".join(map(str, lost)),
             )
-        self.settle()
-        made = Compressed(comm, self._learner, self._terms)
-        made.restore(self.tensors())
-        return made
+        self._add_up(debts)
+        self.restore(self.tensors())
+
+    def close(self) -> None:
+        """Nothing waits."""
 
 
-def matrices_of(arena: Arena) -> list[Matrix]:
-    """The parameters of an arena as matrices, in order."""
+def _views(part: Part, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The parameters of a part in a tensor of the part's shape, by name."""
+    found = {}
+    for name in part.names:
+        start, shape = part.arena.places[name]
+        start -= part.place.start
+        found[name] = flat[start : start + shape.numel()].view(shape)
+    return found
+
+
+def _slices(learner: Learner, *, in_buckets: bool) -> list[tuple[Arena, slice, tuple[str, ...]]]:
+    """All arenas whole, or in buckets, with the names of the parameters in each."""
+    if not in_buckets:
+        return [(a, slice(0, a.grad.numel()), tuple(a.places)) for a in learner.arenas]
+    found = []
+    for arena in learner.arenas:
+        starts = [(name, start) for name, (start, _) in arena.places.items()]
+        item = arena.grad.element_size()
+        size = arena.grad.numel()
+        for bucket in cut(starts, size, BUCKET_BYTES // item, SMALL_BYTES // item):
+            found.append((arena, slice(bucket.start, bucket.stop), bucket.names))
+    return found
+
+
+def matrices_of(arena: Arena, place: slice) -> list[Matrix]:
+    """The parameters of an arena in `place` as matrices, in order, counted from its beginning."""
+    inside = [p for p in arena.places.values() if place.start <= p[0] < place.stop]
     return [
         Matrix(
-            start, (shape[0], shape.numel() // shape[0]) if len(shape) > 1 else (1, shape.numel())
+            start - place.start,
+            (shape[0], shape.numel() // shape[0]) if len(shape) > 1 else (1, shape.numel()),
         )
-        for start, shape in sorted(arena.places.values(), key=lambda place: place[0])
+        for start, shape in sorted(inside, key=lambda one: one[0])
         if shape.numel()
     ]
-
-
-def make_reductions(
-    comm: Comm, learners: Sequence[Learner], collective: str, terms: Terms
-) -> dict[str, Reduction]:
-    """How the gradients of each learner are summed, by its name; collective.
-
-    Raises:
-        UsageError: on every rank, if there is no such collective or compression.
-    """
-    name = _decided(comm, learners, terms) if terms.name == "auto" else terms.name
-    if name == "none":
-        return {one.name: Plain(comm, one, collective) for one in learners}
-    return {one.name: Compressed(comm, one, replace(terms, name=name)) for one in learners}
-
-
-def _decided(comm: Comm, learners: Sequence[Learner], terms: Terms) -> str:
-    """The compression that pays here, told with its reason."""
-    arenas = [arena for learner in learners for arena in learner.arenas]
-    sizes = [arena.grad.numel() for arena in arenas]
-    verdict = decide(comm, sizes, [matrices_of(arena) for arena in arenas], terms)
-    if comm.world.is_coordinator:
-        logger.info("comm.gradient_compression auto: %s (%s)", verdict.name, verdict.reason)
-    return verdict.name

@@ -6,7 +6,7 @@ from hpc_train.config import Config
 from hpc_train.config.schema import parse_seconds
 from hpc_train.errors import ConfigError
 from hpc_train.schedule import find_policy
-from hpc_train.strategies import Compression, Options, Rounds, Terms
+from hpc_train.strategies import Compression, Means, Options, Rounds, Terms
 
 
 def make_options(config: Config) -> Options:
@@ -20,10 +20,7 @@ def make_options(config: Config) -> Options:
     seconds = parse_seconds(section.timeout)
     assert seconds is not None  # the schema has checked it
     return Options(
-        collective=config.comm.collective,
-        compression=Compression(
-            config.comm.gradient_compression, config.comm.topk_density, config.comm.powersgd_rank
-        ),
+        means=_means(config),
         server=Terms(
             staleness=None if section.staleness == "unbounded" else section.staleness,
             server_trains=section.server_trains,
@@ -42,6 +39,17 @@ def make_options(config: Config) -> Options:
     )
 
 
+def _means(config: Config) -> Means:
+    """How gradients are summed; "auto" overlap is for the strategy that can."""
+    section = config.comm
+    able = config.strategy.name == "allreduce"
+    return Means(
+        section.collective,
+        Compression(section.gradient_compression, section.topk_density, section.powersgd_rank),
+        section.overlap if isinstance(section.overlap, bool) else None if able else False,
+    )
+
+
 def _check(config: Config) -> None:
     """Check that the strategy can do what else is asked for."""
     name, averages = config.strategy.name, config.regularization
@@ -57,6 +65,13 @@ def _check(config: Config) -> None:
             f'strategy.name = "{name}" cannot compress gradients '
             f"(comm.gradient_compression: {config.comm.gradient_compression})",
             "comm.gradient_compression",
+            'leave it out, or use strategy.name = "allreduce"',
+        )
+    if name != "allreduce" and config.comm.overlap is True:
+        raise _refused(
+            f'strategy.name = "{name}" sums no gradients while backward goes on '
+            "(comm.overlap: true)",
+            "comm.overlap",
             'leave it out, or use strategy.name = "allreduce"',
         )
     if name == "local_sgd" and (averages.ema_decay or averages.swa_start is not None):

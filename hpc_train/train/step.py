@@ -28,5 +28,8 @@ def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
             with parts.feed.autocast(), lone_sample(parts.model, len(batch)):
                 losses = losses_of(task, parts.model, batch)
             total = sums.add(losses, len(batch))
+            # others may still change gradients after the last pass; then all of it waits for them
+            if start + len(batch) >= len(samples.ids) and not parts.techniques.change_gradients:
+                parts.strategy.release(task.name)
             (total if factor == 1 else total * factor).backward()  # type: ignore[no-untyped-call]
         return sums.tally()

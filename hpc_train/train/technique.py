@@ -173,6 +173,11 @@ class Techniques:
             factor *= loss_factor(phase)
         return factor
 
+    @property
+    def change_gradients(self) -> bool:
+        """Whether some of them have something to do in `gradients`."""
+        return bool(self._gradients)
+
     def gradients(self, learner: Learner, tally: Tally) -> None:
         """After backward, before the reduction."""
         for gradients in self._gradients:

@@ -88,6 +88,15 @@ def test_blocks_and_copies_that_ranks_share_outlive_them(config, tmp_path, calm)
     assert list((tmp_path / "fast").iterdir()) == []
 
 
+def test_ranks_are_lost_while_a_thread_sums(config, tmp_path, calm):
+    argv = ["run", config, "run.dir=hurt", "comm.overlap=true", *COMMON, "-n", 4]
+    kills = ("kill:0@5:communication", "kill:2@14:compute", "kill:1@25:update")
+    ended = hpc_train(*argv, *(f"--inject={kill}" for kill in kills), cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert steps(tmp_path / "hurt") == steps(calm)
+    assert_same_weights(tmp_path / "hurt", calm)
+
+
 @pytest.mark.parametrize("name", ["topk", "powersgd"])
 def test_what_a_lost_rank_had_not_sent_yet_is_dropped_and_told(config, tmp_path, name):
     argv = ["run", config, "run.dir=hurt", f"comm.gradient_compression={name}", *COMMON, "-n", 4]

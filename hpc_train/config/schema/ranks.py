@@ -50,3 +50,6 @@ class Comm(Section):
         0.01, gt=0, le=1, description="topk: part of all elements that travels"
     )
     powersgd_rank: PositiveInt = Field(2, description="powersgd: rank of the matrices that travel")
+    overlap: bool | Literal["auto"] = Field(
+        "auto", description="sum gradients while backward goes on; auto: if it saves time"
+    )

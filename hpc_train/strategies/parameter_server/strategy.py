@@ -172,6 +172,9 @@ class ParameterServer:
         learner.zero()
         self._buffers.restore()
 
+    def release(self, phase: str) -> None:
+        """Gradients are pushed when all of them are there."""
+
     def finish(self, learner: Learner, tally: Tally) -> Outcome | None:
         """Push the gradient of the present range.
 
