@@ -1,5 +1,6 @@
 """Replacements: the command line that repeats this process, and where they come in."""
 
+import signal
 import subprocess
 import sys
 
@@ -57,3 +58,24 @@ def test_who_coordinates_goes_on_doing_so():
     assert order([0, 2, 3], 1) == [0, 1, 2, 3]
     assert order([1, 2, 3], 0) == [1, 0, 2, 3]
     assert order([2], 1) == [2, 1]
+
+
+WATCHED = """
+import time
+from types import SimpleNamespace
+from hpc_train.comm.replacement import _watching
+with _watching(SimpleNamespace(number=3, state=lambda: "ready")):
+    time.sleep(1)
+print("well", flush=True)
+with _watching(SimpleNamespace(number=3, state=lambda: "gone")):
+    time.sleep(60)
+print("too late")
+"""
+
+
+def test_who_waits_for_one_that_has_died_as_it_joined_gives_itself_up():
+    argv = [sys.executable, "-c", WATCHED]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert ended.stdout == "well\n"
+    assert "the replacement of rank 3 died as it joined" in ended.stderr
