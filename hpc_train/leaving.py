@@ -3,7 +3,8 @@
 Where the MPI lets the others live on, it tells them of a rank that a signal has ended, and of no
 other: one whose process ends by `_exit`, as some C libraries do, would be waited for, for ever. So
 each rank has a shell above it. A file is there from when the rank has met the others until it takes
-its leave; where it is still there when the process has ended, the shell ends by a signal.
+its leave; where it is still there when the process has ended, the shell ends by a signal, and by
+the same signal where one has ended the process (130 is an exit code of the package's own).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ rm -f "${FILE}"
 exec 3>&2 2>/dev/null
 (exec "$@" 2>&3 3>&-)
 code=$?
+if [ $code -gt 128 ] && [ $code -ne 130 ]; then rm -f "${FILE}"; kill -$((code - 128)) $$; fi
 if [ ! -e "${FILE}" ]; then exit $code; fi
 rm -f "${FILE}"
-if [ $code -gt 128 ]; then kill -$((code - 128)) $$; fi
 kill -9 $$
 """
 # before the command line of a rank

@@ -17,6 +17,8 @@ from hpc_train.leaving import GUARD
         ("arrive(); raise ValueError", 1),
         ("arrive(); take_leave(); os._exit(3)", 3),
         ("os._exit(2)", 2),  # before it had met anybody
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("arrive(); raise SystemExit(130)", 130),
         ("arrive(); os._exit(0)", -signal.SIGKILL),
         ("arrive(); os._exit(3)", -signal.SIGKILL),
         ("arrive(); os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
