@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from hpc_train.tune.history import replay
+from hpc_train.tune.roster import Roster
 from tests.tune.studies import SPACE, Job, study
 
 STATES = {"complete", "pruned", "failed"}
@@ -190,3 +191,19 @@ def test_what_fits_before_the_end_is_started_although_longer_trials_do_not():
     job.coordinator.handle(0, {"what": "free"}, 2.0)
     job.coordinator.decide(2.0)
     assert [order["trial"] for _, order in job.orders] == [2]
+
+
+def test_where_nothing_was_heard_nothing_is_decided_anew(monkeypatch):
+    job = Job(study(trials=6), ranks=2)
+    for rank in range(2):
+        job.coordinator.handle(rank, {"what": "free"}, 0.0)
+    job.coordinator.decide(0.0)
+    looked = []
+    starts = Roster.starts
+    monkeypatch.setattr(
+        Roster, "starts", lambda self, now, **more: looked.append(now) or starts(self, now, **more)
+    )
+    for thousandth in range(1000):  # a second of phases of rank 0's training
+        job.coordinator.decide(thousandth / 1000)
+    assert len(looked) < 25
+    assert looked == sorted(looked)
