@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 
 CACHE_LINE_BYTES = 64
 
@@ -18,6 +18,20 @@ def slices(size: int, parts: int, align: int = 1) -> list[slice]:
     """
     units = -(-size // align)
     borders = [min(size, -(-units * part // parts) * align) for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(borders)]
+
+
+def portions(size: int, weights: Sequence[int], align: int = 1) -> list[slice]:
+    """Neighbouring slices of [0, size) in proportion to `weights`.
+
+    Args:
+        size: number of elements, >= 0.
+        weights: one for each slice, >= 0, at least one above 0; those of weight 0 are empty.
+        align: borders are multiples of it, so that two ranks never write to one cache line.
+    """
+    units, total = -(-size // align), sum(weights)
+    ends = [units * end // total for end in accumulate(weights)]
+    borders = [0, *(min(size, end * align) for end in ends)]
     return [slice(start, stop) for start, stop in pairwise(borders)]
 
 

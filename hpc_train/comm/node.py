@@ -1,6 +1,6 @@
 """The ranks of one node: their communicator, their barrier, and the memory that they share.
 
-    share(bytes) of 3 ranks, one segment:
+    share(bytes) of 3 ranks, one segment; common(bytes) is such a segment as one piece:
 
     | part of local rank 0   | part of local rank 1   | part of local rank 2   |   whole pages each
 
@@ -77,6 +77,24 @@ class Node:
             cannot be had, with a warning from one of them.
         """
         stride = whole_pages(size)
+        whole = self._map(stride)
+        if whole is None:
+            return None
+        return [whole[stride * rank : stride * rank + size] for rank in range(self.size)]
+
+    def common(self, size: int) -> NDArray[np.uint8] | None:
+        """Memory of `size` bytes, >= 1, that the ranks of the node share as one, zeros.
+
+        Each of them finds memory for a part of it, in the order of their ranks.
+
+        Returns:
+            All of it, shape (size,); None on all ranks if it cannot be had, with a warning.
+        """
+        whole = self._map(whole_pages(-(-size // self.size)))
+        return None if whole is None else whole[:size]
+
+    def _map(self, stride: int) -> NDArray[np.uint8] | None:
+        """A segment of `stride` bytes, whole pages, per rank, which finds memory for its own."""
         segment, problem = self._meet(stride * self.size)
         if segment is None:
             self._complain(problem)
@@ -92,9 +110,9 @@ class Node:
                 self._complain(problem)
                 return None
             whole = segment.map()
-        parts = [whole[stride * rank : stride * rank + size] for rank in range(self.size)]
-        parts[self.rank][:] = 0  # the first touch: pages of one's own part are mapped from here on
-        return parts
+        # the first touch: pages of one's own part are mapped from here on
+        whole[stride * self.rank : stride * (self.rank + 1)] = 0
+        return whole
 
     def allocate(self, size: int, dtype: torch.dtype) -> torch.Tensor | None:
         """Zeros of shape (size,) that the other ranks of the node can read; None if impossible."""
@@ -169,7 +187,7 @@ class Node:
     def _complain(self, problem: str) -> None:
         if self.rank == 0 and not self._warned:
             logger.warning(
-                "shared memory cannot be had in %s (%s): gradients travel through MPI instead",
+                "shared memory cannot be had in %s (%s): all travels through MPI instead",
                 FOLDER,
                 problem.lower(),
             )

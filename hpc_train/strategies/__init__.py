@@ -15,8 +15,8 @@ from hpc_train.comm import Terms as Compression
 from hpc_train.errors import UsageError, unknown
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.schedule import Scheduler
-from hpc_train.strategies.allreduce import AllReduce
-from hpc_train.strategies.arena import Arena, make_arenas
+from hpc_train.strategies.allreduce import AllReduce, Sharding
+from hpc_train.strategies.arena import Arena, assign, make_arenas
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.local_sgd import LocalSGD, Rounds
 from hpc_train.strategies.lockstep import Outcome
@@ -38,10 +38,12 @@ __all__ = [
     "ParameterServer",
     "Regroupable",
     "Rounds",
+    "Sharding",
     "Strategy",
     "Tally",
     "Terms",
     "Total",
+    "assign",
     "make_arenas",
     "make_strategy",
 ]
@@ -84,8 +86,11 @@ class Strategy(Protocol):
 class Regroupable(Strategy, Protocol):
     """What a strategy also has if it can go on with other ranks than it began with."""
 
-    def rollback(self) -> None:
-        """Forget a phase of a batch that was begun and never finished."""
+    def recover(self, *, is_open: bool) -> tuple[Learner, Outcome] | None:
+        """End a phase that was begun (`is_open`) and never finished; collective.
+
+        What became of it, if all ranks had agreed on that; else None, as if it had never begun.
+        """
 
     def regroup(self, layout: Layout, scheduler: Scheduler) -> None:
         """Make anew what depends on who the ranks are; weights are equal, and stay."""
@@ -99,18 +104,20 @@ class Options:
         means: how ranks sum their gradients.
         server: what a parameter server is told.
         rounds: what local SGD is told.
+        sharding: whether ranks of a node update slices.
     """
 
     means: Means = Means()  # noqa: RUF009
     server: Terms = Terms()  # noqa: RUF009
     rounds: Rounds = Rounds()  # noqa: RUF009
+    sharding: Sharding = Sharding()  # noqa: RUF009
 
 
 Build = Callable[[Comm, nn.Module, Sequence[Learner], Layout, Scheduler], Strategy]
 
 # name -> what builds it, as the options say
 STRATEGIES: dict[str, Callable[[Options], Build]] = {
-    "allreduce": lambda options: partial(AllReduce, means=options.means),
+    "allreduce": lambda options: partial(AllReduce, means=options.means, sharding=options.sharding),
     "parameter_server": lambda options: partial(ParameterServer, terms=options.server),
     "local_sgd": lambda options: partial(LocalSGD, means=options.means, rounds=options.rounds),
 }

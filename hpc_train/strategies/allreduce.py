@@ -7,18 +7,88 @@
 
 All of it is what `LockStep` does; since weights are equal after every step, it can also go on
 with other ranks than it began with.
+
+Where the optimizer is element-wise and the ranks of a node share memory, parameters and optimizer
+state lie there once, and each rank reduces and updates its slice of them (`shards`). 3 is then the
+commit point: a rank that is lost before it leaves a batch that is done again, one that is lost
+after it an update that the others finish (`journal`).
 """
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hpc_train.comm import Comm
+from hpc_train.optim import clip_factor
+from hpc_train.record import operation, phase
 from hpc_train.schedule import Scheduler
-from hpc_train.strategies.lockstep import LockStep
-from hpc_train.strategies.reductions import follow, make_reductions
-from hpc_train.strategies.tally import Layout
+from hpc_train.strategies.journal import Journal
+from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.lockstep import LockStep, Outcome
+from hpc_train.strategies.reduction import Reduction
+from hpc_train.strategies.reductions import Means, follow
+from hpc_train.strategies.shards import Shards, Sliced, memory_for, saved_bytes, settle_in
+from hpc_train.strategies.tally import Layout, Tally, Total
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = (torch.float32, torch.float64)
+# below, an update takes less time than the ranks need to meet once more
+_SMALL_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """Whether each rank of a node updates a slice.
+
+    Attributes:
+        wanted: "auto" where that is faster.
+        survives: whether the run shall go on without ranks that die.
+        respawns: whether others shall be started in their place.
+        rewrites: whether something else changes parameters after each update.
+        needs_gradients: whether something needs all of the summed gradient after an update.
+    """
+
+    wanted: bool | Literal["auto"] = "auto"
+    survives: bool = False
+    respawns: bool = False
+    rewrites: bool = False
+    needs_gradients: bool = False
 
 
 class AllReduce(LockStep):
     """Synchronous data parallelism with one reduction of each arena."""
+
+    def __init__(
+        self,
+        comm: Comm,
+        model: nn.Module,
+        learners: Sequence[Learner],
+        layout: Layout,
+        scheduler: Scheduler,
+        means: Means,
+        sharding: Sharding = Sharding(),
+    ) -> None:
+        self._sharding = sharding
+        self._shards: dict[str, Shards] = {}
+        self._journal: Journal | None = None
+        self._asked = False  # whether that was decided
+        self._updates = 0  # attempts to make one, since the ranks are who they are
+        self._open: tuple[Learner, Tally] | None = None  # what has begun and not yet ended
+        self._outcome: Outcome | None = None  # of it, once this rank's part is done
+        # the ranks of one node sum slices by themselves, unless another way is asked for
+        exact = means.compression.name in ("none", "auto")
+        self._by_slices = exact and means.collective in ("auto", "shared") and not means.overlap
+        super().__init__(comm, model, learners, layout, scheduler, means)
 
     def regroup(self, layout: Layout, scheduler: Scheduler) -> None:
         """Make anew what depends on who the ranks are; collective. Weights stay as they are."""
@@ -27,11 +97,186 @@ class AllReduce(LockStep):
         for reduction in self._reductions.values():
             reduction.close()
         self._decision = follow(self._comm, self._learners, self._means, self._decision)
-        made = make_reductions(self._comm, self._learners, self._means, self._decision)
+        made = self._make_reductions()
         for name, reduction in made.items():
             reduction.inherit(debts[name])
         self._reductions = made
 
-    def rollback(self) -> None:
-        """Forget a batch that was begun and never finished: module buffers are as before it."""
-        self._buffers.restore()
+    def recover(self, *, is_open: bool) -> tuple[Learner, Outcome] | None:
+        """After ranks were lost, and before `regroup`: a phase that was open is ended; collective.
+
+        Args:
+            is_open: whether this rank has begun a phase that did not end.
+
+        Returns:
+            The phase and what became of it, if all ranks had agreed on that; else None, and it is
+            as if it had never begun.
+        """
+        found = self._complete() if self._journal is not None else None
+        if found is None and is_open:
+            self._buffers.restore()
+        return found
+
+    def _arrange(self) -> None:
+        """Decide who updates what, at first; then begin with slices for these ranks."""
+        if not self._asked:
+            self._asked = True
+            self._shard()
+        for shards in self._shards.values():
+            shards.regroup()
+        if not all(shards.sums for shards in self._shards.values()):
+            for shards in self._shards.values():
+                shards.forgo_sums()
+        if self._journal is not None:
+            self._journal.reset(self._comm)
+        self._updates = 0
+        self._open = None
+
+    def _make_reductions(self) -> dict[str, Reduction]:
+        if self._shards and all(shards.sums for shards in self._shards.values()):
+            return {learner.name: Sliced(learner) for learner in self._learners}
+        return super()._make_reductions()
+
+    def _shard(self) -> None:
+        """Let parameters and optimizer state lie once in each node, if that is possible."""
+        if self._sharding.wanted is False or self._comm.world.size == 1:
+            return
+        problem = self._problem()
+        if problem is None and self._sharding.wanted == "auto" and self._is_small():
+            return
+        journal = None
+        if problem is None and self._comm.fault_tolerant and self._sharding.survives:
+            journal = self._make_journal()
+            problem = "shared memory is short" if journal is None else None
+        memory = [] if problem else [memory_for(one, self._comm) for one in self._learners]
+        if any(one is None for one in memory):
+            problem = "shared memory is short"
+        if problem is None:
+            self._journal = journal
+            for learner, lent in zip(self._learners, memory, strict=True):
+                assert lent is not None
+                settle_in(learner, lent, self._once)
+            self._shards = {
+                learner.name: Shards(learner, self._comm, journal, sums=self._by_slices)
+                for learner in self._learners
+            }
+            logger.debug("each rank of a node updates a slice of the parameters they share")
+        elif self._sharding.wanted is True:
+            logger.warning(
+                "every rank makes the whole update (strategy.shard_optimizer: true): %s", problem
+            )
+
+    def _problem(self) -> str | None:
+        """Why ranks cannot update slices; the same on all of them."""
+        sharding, world = self._sharding, self._comm.world
+        arenas = [arena for learner in self._learners for arena in learner.arenas]
+        fits = all(a.data.device.type == "cpu" and a.data.dtype in _DTYPES for a in arenas)
+        if any(learner.kind.kernel is None for learner in self._learners):
+            return "the optimizer treats each layer as a whole"
+        if not all(self._comm.gather(fits)):
+            return "the parameters do not lie in the memory of the host"
+        if len(set(world.nodes)) == world.size:
+            return "no two ranks share a node"
+        if sharding.needs_gradients:
+            return "compress.prune needs all of the gradient on each rank"
+        if self._comm.fault_tolerant and sharding.survives:
+            if world.num_nodes > 1:
+                return "ranks on several nodes may be lost"
+            if sharding.respawns:
+                return "ranks that are started later have no part in the memory of the others"
+            if sharding.rewrites:
+                return "what changes parameters after an update cannot be undone if a rank is lost"
+        return None
+
+    def _is_small(self) -> bool:
+        arenas = [arena for learner in self._learners for arena in learner.arenas]
+        return sum(arena.grad.nbytes for arena in arenas) <= _SMALL_BYTES
+
+    def _make_journal(self) -> Journal | None:
+        block = max(saved_bytes(learner) for learner in self._learners)
+        size = Journal.num_bytes(self._layout.size, block)
+        parts = self._comm.node.share(size)
+        return None if parts is None else Journal(parts, self._layout.size)
+
+    def _once(self, act: Callable[[], None], *, alone: bool = False) -> None:
+        """Let the first rank of each node do something, while the others wait."""
+        if alone:
+            act()
+            return
+        node, error = self._comm.node, None
+        node.barrier()
+        if node.rank == 0:
+            try:
+                act()
+            except Exception as raised:
+                error = raised
+        node.barrier()
+        if error is not None:
+            raise error
+
+    def _step(self, learner: Learner, tally: Tally) -> Outcome:
+        """As without slices; but all meet again, before anybody uses the weights."""
+        if not self._shards:
+            return super()._step(learner, tally)
+        self._updates += 1
+        self._open, self._outcome = (learner, tally), None
+        outcome = super()._step(learner, tally)
+        if outcome.updated:
+            with phase("communication", operation="meet"):
+                operation("meet")
+                self._comm.node.barrier()
+        self._open = None
+        return outcome
+
+    def _sum(self, learner: Learner) -> float:
+        if not self._shards:
+            return super()._sum(learner)
+        self._reduce(learner)
+        return self._shards[learner.name].reduce(self.plan.counts)
+
+    def _agreed(self, total: Total, vector: NDArray[np.float64]) -> None:
+        """The commit point, unless a rank has failed: then all do the batch again, or leave."""
+        if self._journal is not None and not total.flags["failed"]:
+            self._journal.mine.begin(self._updates, vector)
+
+    def _conclude(self, learner: Learner, tally: Tally, total: Total) -> Outcome:
+        """Remember that it was done, in case the others cannot be met afterwards."""
+        if not self._shards:
+            return super()._conclude(learner, tally, total)
+        if self._outcome is None:
+            self._outcome = super()._conclude(learner, tally, total)
+        return self._outcome
+
+    def _norm(self, learner: Learner, total: Total) -> float:
+        return math.sqrt(total.squares) if self._shards else super()._norm(learner, total)
+
+    def _update(self, learner: Learner, factor: float) -> None:
+        if self._shards:
+            self._shards[learner.name].update(factor, self._updates)
+        else:
+            super()._update(learner, factor)
+
+    def _complete(self) -> tuple[Learner, Outcome] | None:
+        """End the open update, if it was committed; collective among those that are left.
+
+        1 each rank that has not made its slice makes it    2 the first makes all that is left
+        """
+        journal, node = self._journal, self._comm.node
+        assert journal is not None
+        node.barrier()  # nobody copies any more what is overwritten now
+        newest, found = journal.newest(), None
+        if self._open is not None and newest.update == self._updates:
+            learner, tally = self._open
+            vector = newest.vector(self._layout.size)
+            if journal.mine.update != self._updates:
+                journal.mine.begin(self._updates, vector)
+            total = self._layout.unpack(vector)
+            found = learner, self._conclude(learner, tally, total)
+        node.barrier()
+        if found is not None and found[1].updated and self._comm.world.is_coordinator:
+            learner, outcome = found
+            factor = clip_factor(outcome.norm, learner.clip_norm) / outcome.total.weight
+            self._shards[learner.name].complete(factor, self._updates, vector)
+        node.barrier()
+        self._open = None
+        return found

@@ -8,9 +8,10 @@ piece  | of one parameter group         | of another          |      what the op
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -20,6 +21,13 @@ from hpc_train.errors import UsageError
 logger = logging.getLogger(__name__)
 
 _ALIGN_BYTES = 64  # a cache line, and what vectorised kernels like
+
+
+class Once(Protocol):
+    """Lets one rank of a node do something, while the others wait; collective among them."""
+
+    def __call__(self, act: Callable[[], None], *, alone: bool = False) -> None:
+        """`alone`: each does it by itself, since something failed; all do the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,7 @@ class Arena:
         pieces: both, for an optimizer.
         places: where each parameter lies, name -> (offset, shape).
         named: the parameters, by name.
+        shared: whether the values lie in memory that other ranks have, too.
         frozen: those that are not to change for now.
     """
 
@@ -73,12 +82,51 @@ class Arena:
         self._views = self._make_views()
         self._warned = False
         self.frozen: set[str] = set()
+        self._once: Once = _each
         with torch.no_grad():
             for parameter, data, grad in self._views:
                 data.copy_(parameter)
                 parameter.data = data
                 # a view object of its own: `Module.to` moves the very tensor that `.grad` is
                 parameter.grad = grad.detach()
+
+    @property
+    def shared(self) -> bool:
+        return self._once is not _each
+
+    def share(self, memory: torch.Tensor, once: Once) -> None:
+        """Let the values lie in memory that the ranks of a node have in common; collective.
+
+        Those of the rank that `once` chooses are taken; all change with every update from now on,
+        and `write` acts through `once`.
+
+        Args:
+            memory: shape (n,), on the CPU.
+            once: lets one of the ranks act.
+        """
+        own = self.data
+        self.data, self._once = memory, once
+        self.write(lambda data: data.copy_(own))  # type: ignore[arg-type]
+        self._take_up()
+
+    def part(self) -> None:
+        """Give this rank values of its own again; what others do is of no matter from here on."""
+        if not self.shared:
+            return
+        self.data, self._once = self.data.clone(), _each
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Let all parameters be views of `data`."""
+        for piece in self.pieces:
+            piece.flat.data = self.data[piece.start : piece.stop]
+        self._views = self._make_views()
+        for parameter, data, _ in self._views:
+            parameter.data = data
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a part of `data`."""
+        return tensor.untyped_storage().data_ptr() == self.data.untyped_storage().data_ptr()
 
     def move_gradients(self, allocate: Callable[[int, torch.dtype], torch.Tensor]) -> None:
         """Let the gradients lie in other memory, such as what the ranks of a node share.
@@ -144,10 +192,22 @@ class Arena:
         """Set the gradient to zero, before each step."""
         self.grad.zero_()
 
-    def write(self, function: Callable[[torch.Tensor], None]) -> None:
-        """Change parameters other than by the update: `function` gets `data`."""
-        with torch.no_grad():
-            function(self.data)
+    def write(self, function: Callable[[torch.Tensor], None], *, alone: bool = False) -> None:
+        """Change parameters other than by the update: `function` gets `data`.
+
+        Where several ranks have it in common, this is collective, and one of them does it.
+
+        Args:
+            function: called at most once.
+            alone: after a failure: every rank that comes here does it, without waiting for others,
+                who write the same or nothing.
+        """
+
+        def act() -> None:
+            with torch.no_grad():
+                function(self.data)
+
+        self._once(act, alone=alone)
 
     def gather(self) -> None:
         """Bring back data and gradients that torch moved out of the arena; warn once.
@@ -182,6 +242,37 @@ class Arena:
         if not self._warned:
             logger.warning("%s were moved out of their flat buffer; copied back each step", what)
             self._warned = True
+
+
+def _each(act: Callable[[], None], *, alone: bool = False) -> None:
+    """Every rank has its own."""
+    act()
+
+
+def assign(
+    arenas: Sequence[Arena],
+    pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    alone: bool = False,
+) -> None:
+    """Set each first tensor to the second one; through `write`, where it lies in an arena.
+
+    Args:
+        arenas: where parameters may lie.
+        pairs: (tensor, value) of one shape each.
+        alone: see `Arena.write`.
+    """
+    for arena in arenas:
+        own = [pair for pair in pairs if arena.holds(pair[0])]
+        if own:
+            arena.write(lambda data, own=own: _copy(own), alone=alone)  # type: ignore[misc]
+    with torch.no_grad():
+        _copy([pair for pair in pairs if not any(arena.holds(pair[0]) for arena in arenas)])
+
+
+def _copy(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for tensor, value in pairs:
+        tensor.copy_(value)
 
 
 def make_arenas(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -29,6 +30,8 @@ class Learner:
     Attributes:
         name: the name of the phase.
         arenas: where its parameters and gradients lie.
+        pieces: all pieces of all arenas, with their arenas.
+        kind: what is known of its optimizer.
         rate, factor: the learning rate of the next update, and as a part of the base rate.
 
     Raises:
@@ -58,14 +61,15 @@ class Learner:
                 f"phase {name} has no parameters to train",
                 hint="leave requires_grad of some parameters of the model true",
             )
+        self.kind = find_optimizer(optimizer)
         self._kind = optimizer
         self._settings = settings
         self.clip_norm = clip_norm
         self.rate = settings.lr
         self.factor = 1.0
-        self._pieces = [(arena, piece) for arena in self.arenas for piece in arena.pieces]
+        self.pieces = [(arena, piece) for arena in self.arenas for piece in arena.pieces]
         by_group: dict[Group, list[nn.Parameter]] = {}
-        for _, piece in self._pieces:
+        for _, piece in self.pieces:
             by_group.setdefault(groups[piece.names[0]], []).append(piece.flat)
         self._factors = [group.rate for group in by_group]
         parameters = [_torch_group(g, flats, settings) for g, flats in by_group.items()]
@@ -99,7 +103,12 @@ class Learner:
         if len(self.arenas) == 1:
             return float(torch.linalg.vector_norm(self.arenas[0].grad))
         norms = [torch.linalg.vector_norm(arena.grad).double() for arena in self.arenas]
-        return float(torch.linalg.vector_norm(torch.stack([n.cpu() for n in norms])))
+        norm = float(torch.linalg.vector_norm(torch.stack([n.cpu() for n in norms])))
+        if math.isfinite(norm):
+            return norm
+        # squares of large numbers are not finite in single precision
+        exact = [torch.linalg.vector_norm(arena.grad, dtype=torch.float64) for arena in self.arenas]
+        return float(torch.linalg.vector_norm(torch.stack([n.cpu() for n in exact])))
 
     def update(self, factor: float) -> None:
         """Update the parameters with `factor` times the gradient."""
@@ -110,7 +119,7 @@ class Learner:
     def state(self) -> dict[str, torch.Tensor]:
         """The optimizer's state as `<parameter>/<what>` -> tensor, views where possible."""
         found: dict[str, torch.Tensor] = {}
-        for arena, piece in self._pieces:
+        for arena, piece in self.pieces:
             for what, value in self.optimizer.state.get(piece.flat, {}).items():
                 if not isinstance(value, torch.Tensor):
                     continue
@@ -125,7 +134,7 @@ class Learner:
 
         State of another kind of optimizer cannot be used: it is left out, with a warning.
         """
-        kind = find_optimizer(self._kind)
+        kind = self.kind
         kinds = {key.rsplit("/", 1)[1] for key in state}
         if state and not kind.state <= kinds <= kind.knows:
             logger.warning(
@@ -138,7 +147,7 @@ class Learner:
         for key, value in state.items():
             name, what = key.rsplit("/", 1)
             by_name.setdefault(name, {})[what] = value
-        for arena, piece in self._pieces:
+        for arena, piece in self.pieces:
             if any(name in by_name for name in piece.names):
                 self._load_piece(arena, piece, by_name)
 
@@ -154,40 +163,80 @@ class Learner:
             reduce: sums the gradients over all ranks, in place.
             most: the largest of all ranks' values; steps are counted by who made most of them.
         """
-        mixed: list[dict[str, torch.Tensor]] = [{} for _ in self._pieces]
-        for what in sorted(find_optimizer(self._kind).keeps(self._settings)):
-            own = [self.optimizer.state.get(p.flat, {}).get(what) for _, p in self._pieces]
+        mixed: list[dict[str, torch.Tensor]] = [{} for _ in self.pieces]
+        for what in sorted(self.kind.keeps(self._settings)):
+            own = [self.optimizer.state.get(p.flat, {}).get(what) for _, p in self.pieces]
             if what == "step":
                 for state, value in zip(mixed, own, strict=True):
                     state[what] = torch.tensor(most(0.0 if value is None else float(value)))
                 continue
-            for (arena, piece), value in zip(self._pieces, own, strict=True):
+            for (arena, piece), value in zip(self.pieces, own, strict=True):
                 scratch = arena.grad[piece.start : piece.stop]
                 if value is None:
                     scratch.zero_()
                 else:
                     torch.mul(value, part, out=scratch)
             reduce()
-            for (arena, piece), state in zip(self._pieces, mixed, strict=True):
+            for (arena, piece), state in zip(self.pieces, mixed, strict=True):
                 state[what] = arena.grad[piece.start : piece.stop].clone()
-        for (_, piece), state in zip(self._pieces, mixed, strict=True):
+        for (_, piece), state in zip(self.pieces, mixed, strict=True):
             if state:
                 self.optimizer.state[piece.flat] = state
+
+    def forget(self) -> None:
+        """Let the optimizer begin anew, with nothing seen so far."""
+        for arena, piece in self.pieces:
+            state = {**self.optimizer.state.get(piece.flat, {})}
+            if "step" in state:
+                state.pop("step").zero_()
+            arena.write(lambda data, state=state: _zero(state.values()))  # type: ignore[misc]
+
+    def keep_in(self, memory: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        """Let the optimizer's state lie in other memory, and begin at zero.
+
+        Args:
+            memory: of each piece, by what it keeps, zeros of shape (stop - start,).
+        """
+        for (_, piece), held in zip(self.pieces, memory, strict=True):
+            own = dict(held)
+            if "step" in self.kind.state:
+                own["step"] = torch.zeros((), dtype=torch.float32)
+            self.optimizer.state[piece.flat] = own
+
+    def kept(self) -> list[str]:
+        """What the optimizer keeps of each weight, by name, in order."""
+        return sorted(self.kind.keeps(self._settings) - {"step"})
 
     def _load_piece(
         self, arena: Arena, piece: Piece, by_name: dict[str, dict[str, torch.Tensor]]
     ) -> None:
         """What is not told of some weights is zero there."""
         own: dict[str, torch.Tensor] = {}
-        for what in sorted(find_optimizer(self._kind).keeps(self._settings)):
-            told = {n: by_name[n][what] for n in piece.names if what in by_name.get(n, {})}
-            if what == "step":  # one number for the piece, where the optimizer keeps it
-                own[what] = next(iter(told.values())).to(piece.flat.device, copy=True)
-                continue
-            own[what] = torch.zeros_like(piece.flat, requires_grad=False)
-            for name, value in told.items():
-                arena.view_of(piece, own[what], name).copy_(value)
+        told = {
+            what: {n: by_name[n][what] for n in piece.names if what in by_name.get(n, {})}
+            for what in sorted(self.kind.keeps(self._settings))
+        }
+        if "step" in told:  # one number for the piece, where the optimizer keeps it
+            step = next(iter(told.pop("step").values()))
+            own["step"] = step.to(piece.flat.device, copy=True)
+        held = self.optimizer.state.get(piece.flat, {}) if arena.shared else {}
+        for what in told:
+            found = held.get(what)
+            own[what] = torch.zeros_like(piece.flat.detach()) if found is None else found
+
+        def fill(data: torch.Tensor) -> None:
+            for what, values in told.items():
+                own[what].zero_()
+                for name, value in values.items():
+                    arena.view_of(piece, own[what], name).copy_(value)
+
+        arena.write(fill)
         self.optimizer.state[piece.flat] = own
+
+
+def _zero(tensors: Iterable[torch.Tensor]) -> None:
+    for tensor in tensors:
+        tensor.zero_()
 
 
 def _torch_group(group: Group, flats: list[nn.Parameter], settings: Settings) -> dict[str, object]:

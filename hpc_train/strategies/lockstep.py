@@ -12,7 +12,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from hpc_train.comm import Comm
@@ -21,8 +23,10 @@ from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.record import operation, phase
 from hpc_train.schedule import Scheduler
+from hpc_train.strategies.arena import Arena
 from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
 from hpc_train.strategies.learner import Learner
+from hpc_train.strategies.reduction import Reduction
 from hpc_train.strategies.reductions import Means, find_out, make_reductions
 from hpc_train.strategies.tally import Layout, Tally, Total
 
@@ -90,7 +94,7 @@ class LockStep:
         self._regroup(layout, scheduler)
         self._means = means
         self._decision = find_out(comm, learners, means)
-        self._reductions = make_reductions(comm, learners, means, self._decision)
+        self._reductions = self._make_reductions()
         self._spread()
 
     def _regroup(self, layout: Layout, scheduler: Scheduler) -> None:
@@ -102,6 +106,7 @@ class LockStep:
         self._before: tuple[int, ...] = ()  # ... and in the one before
         self._layout = layout
         self._share_gradients()
+        self._arrange()
 
     def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
         """Which samples of which global batch are this rank's, as they are trained."""
@@ -159,11 +164,7 @@ class LockStep:
             reduction.settle()
         merge_buffers(self._model, self._comm, self._samples)
         self._samples = 0
-        digests = [
-            zlib.crc32(arena.data.cpu().numpy().data)
-            for learner in self._learners
-            for arena in learner.arenas
-        ]
+        digests = [zlib.crc32(arena.data.cpu().numpy().data) for arena in self._copied()]
         if any(other != digests for other in self._comm.gather(digests)):
             logger.warning("weights differ between ranks in their last bits; taking rank 0's")
             self._spread()
@@ -188,8 +189,12 @@ class LockStep:
         if "failed" in tally.flags:
             learner.zero()
         with phase("communication", operation="reduce"):
-            self._reduce(learner)
+            tally.squares = self._sum(learner)
             total = self._agree(tally)
+        return self._conclude(learner, tally, total)
+
+    def _conclude(self, learner: Learner, tally: Tally, total: Total) -> Outcome:
+        """What all ranks do, once they have agreed on `total`."""
         if total.flags["failed"]:
             self._buffers.restore()
             return Outcome(total, updated=False, norm=math.nan, finite=True)
@@ -197,15 +202,35 @@ class LockStep:
             self._samples += tally.samples
             return Outcome(total, updated=False, norm=math.nan, finite=True)
         with phase("update"):
-            norm = learner.norm() / total.weight
+            norm = self._norm(learner, total) / total.weight
             finite = math.isfinite(norm) and not total.flags["non_finite"]
             if finite:
-                learner.update(clip_factor(norm, learner.clip_norm) / total.weight)
+                self._update(learner, clip_factor(norm, learner.clip_norm) / total.weight)
                 self._reductions[learner.name].commit()
                 self._samples += tally.samples
             else:
                 self._buffers.restore()
         return Outcome(total, updated=finite, norm=norm, finite=finite)
+
+    def _sum(self, learner: Learner) -> float:
+        """Sum the gradients; gives the squares of what this rank alone knows of the sum."""
+        self._reduce(learner)
+        return 0.0
+
+    def _norm(self, learner: Learner, total: Total) -> float:
+        """The norm of the summed gradient."""
+        return learner.norm()
+
+    def _update(self, learner: Learner, factor: float) -> None:
+        """Update with `factor` times the summed gradient."""
+        learner.update(factor)
+
+    def _arrange(self) -> None:
+        """Make anew what else depends on who the ranks are, and where gradients lie; collective."""
+
+    def _make_reductions(self) -> dict[str, Reduction]:
+        """How the gradients of each learner are summed, by its name; collective."""
+        return make_reductions(self._comm, self._learners, self._means, self._decision)
 
     def _reduce(self, learner: Learner) -> None:
         """Sum the gradients of `learner` over all ranks, in place."""
@@ -215,10 +240,15 @@ class LockStep:
     def _agree(self, tally: Tally) -> Total:
         rank = self._comm.world.rank
         plan = self._announced if rank == 0 else None
-        total = self._layout.unpack(self._comm.sum(self._layout.pack(tally, rank, plan)))
+        vector = self._comm.sum(self._layout.pack(tally, rank, plan))
+        total = self._layout.unpack(vector)
+        self._agreed(total, vector)
         if total.counts != self.plan.counts:
             self.plan = Plan(total.counts)
         return total
+
+    def _agreed(self, total: Total, vector: NDArray[np.float64]) -> None:
+        """What all ranks told, as soon as this one knows it."""
 
     def _schedule(self, counts: tuple[int, ...], total: Total) -> None:
         """Rank 0 learns from the step before and decides the plan from the batch after next on."""
@@ -238,8 +268,13 @@ class LockStep:
 
     def _spread(self) -> None:
         """Give every rank the weights of rank 0."""
-        for learner in self._learners:
-            for arena in learner.arenas:
-                host = arena.data.detach().cpu().contiguous()
-                self._comm.spread(host.numpy())
-                arena.write(lambda data, host=host: data.copy_(host))  # type: ignore[misc]
+        for arena in self._copied():
+            host = arena.data.detach().cpu().contiguous()
+            host = host.clone() if arena.shared else host
+            self._comm.spread(host.numpy())
+            arena.write(lambda data, host=host: data.copy_(host))  # type: ignore[misc]
+
+    def _copied(self) -> list[Arena]:
+        """The arenas of which there is more than one copy among the ranks."""
+        arenas = (arena for learner in self._learners for arena in learner.arenas)
+        return [one for one in arenas if not one.shared or self._comm.world.num_nodes > 1]

@@ -1,7 +1,8 @@
 """The tally: what a step reports, one small float64 sum by which all ranks agree.
 
     [ weight | loss | metric sums ... | failed non_finite stop save saving preempted join | digest
-      | skipped | seconds of rank 0 .. p-1 in the step before | rank 0's next plan 0 .. p-1 ]
+      | skipped | squares
+      | seconds of rank 0 .. p-1 in the step before | rank 0's next plan 0 .. p-1 ]
 
 Every rank writes its own part, zeros elsewhere; the sum is the same on every rank, so all of them
 skip, stop, save or leave in the same step. It is never compressed and never a part of the gradient.
@@ -33,6 +34,7 @@ class Tally:
         busy_seconds: what this rank computed in the step before, waiting excluded.
         samples: how many samples this rank had; not summed.
         skipped: how many could not be read.
+        squares: sum of squares of the part of the summed gradient that this rank made.
     """
 
     weight: float = 0.0
@@ -43,6 +45,7 @@ class Tally:
     busy_seconds: float = 0.0
     samples: int = 0
     skipped: int = 0
+    squares: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Total:
     busy_seconds: tuple[float, ...]
     counts: tuple[int, ...]
     skipped: int = 0
+    squares: float = 0.0
 
     @property
     def mean_loss(self) -> float:
@@ -77,7 +81,8 @@ class Layout:
         self._flags = 2 + len(self.metrics)
         self._digest = self._flags + len(FLAGS)
         self._skipped = self._digest + 1
-        self._seconds = self._skipped + 1
+        self._squares = self._skipped + 1
+        self._seconds = self._squares + 1
         self._plan = self._seconds + num_ranks
         self.size = self._plan + num_ranks
 
@@ -91,6 +96,7 @@ class Layout:
             vector[self._flags + place] = flag in tally.flags
         vector[self._digest] = tally.digest
         vector[self._skipped] = tally.skipped
+        vector[self._squares] = tally.squares
         vector[self._seconds + rank] = tally.busy_seconds
         if plan is not None:
             vector[self._plan :] = plan.counts
@@ -108,4 +114,5 @@ class Layout:
             busy_seconds=tuple(vector[self._seconds : self._plan].tolist()),
             counts=tuple(int(c) for c in vector[self._plan :]),
             skipped=int(vector[self._skipped]),
+            squares=float(vector[self._squares]),
         )

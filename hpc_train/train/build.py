@@ -69,7 +69,10 @@ class Parts:
     techniques: Techniques
 
     def close(self) -> None:
-        """Join all threads and close all files."""
+        """Join all threads, close all files, and let this rank have a model of its own."""
+        for learner in self.learners:
+            for arena in learner.arenas:
+                arena.part()
         for loader in self.loaders.values():
             loader.close()
 

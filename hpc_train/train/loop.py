@@ -215,7 +215,7 @@ class Loop:
                 return
             if outcome.total.flags["failed"]:
                 agree(parts.comm, error)
-            expected = self._commit(learner, outcome)
+            expected = self.commit(learner, outcome)
             if expected is not None:
                 self.tell_event("overflow", expected, work)
             elif not outcome.finite:
@@ -241,7 +241,7 @@ class Loop:
         self.place.open = False
         return outcome
 
-    def _commit(self, learner: Learner, outcome: Outcome) -> str | None:
+    def commit(self, learner: Learner, outcome: Outcome) -> str | None:
         """From here on the phase counts as done; a rank lost in between leaves no whole state.
 
         Returns:

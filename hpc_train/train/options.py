@@ -6,7 +6,7 @@ from hpc_train.config import Config
 from hpc_train.config.schema import parse_seconds
 from hpc_train.errors import ConfigError
 from hpc_train.schedule import find_policy
-from hpc_train.strategies import Compression, Means, Options, Rounds, Terms
+from hpc_train.strategies import Compression, Means, Options, Rounds, Sharding, Terms
 
 
 def make_options(config: Config) -> Options:
@@ -21,6 +21,13 @@ def make_options(config: Config) -> Options:
     assert seconds is not None  # the schema has checked it
     return Options(
         means=_means(config),
+        sharding=Sharding(
+            wanted=section.shard_optimizer,
+            survives=config.recovery.shrink,
+            respawns=config.recovery.respawn,
+            rewrites=config.regularization.max_norm is not None or config.compress.prune != "none",
+            needs_gradients=config.compress.prune == "sensitivity",
+        ),
         server=Terms(
             staleness=None if section.staleness == "unbounded" else section.staleness,
             server_trains=section.server_trains,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from hpc_train.config import digest
 from hpc_train.data import ORDER_VERSION
 from hpc_train.errors import CheckpointError, ConfigError
 from hpc_train.plan import Cursor
+from hpc_train.strategies import Arena, assign
 from hpc_train.train.build import Parts
 from hpc_train.train.sampling import sampling_of
 from hpc_train.train.weights import MODEL, TECHNIQUE, below
@@ -98,7 +99,8 @@ def adopt(
     Raises:
         CheckpointError: if the tensors, which come from `where`, do not fit the model.
     """
-    load_model(parts.model, below(MODEL, tensors), where)
+    arenas = [arena for learner in parts.learners for arena in learner.arenas]
+    load_model(parts.model, below(MODEL, tensors), where, arenas)
     for learner in parts.learners:
         learner.load_state(below(f"{OPTIMIZER}{learner.name}/", tensors))
     parts.strategy.restore(below(STRATEGY, tensors))
@@ -116,10 +118,35 @@ def share(parts: Parts, source: int) -> None:
         adopt(parts, tensors, techniques, f"rank {source}")
 
 
-def spread(parts: Parts, source: int) -> dict[str, torch.Tensor]:
-    """The tensors of the run's state on `source`, on the CPU; on every rank."""
+def catch_up(parts: Parts, source: int, techniques: Mapping[str, Any], *, behind: bool) -> None:
+    """Give the ranks that are `behind` the state of `source`, and `techniques`; collective.
+
+    Weights and optimizer state that all ranks have in common are those of `source` already.
+    """
+    shared = [arena for learner in parts.learners for arena in learner.arenas if arena.shared]
+    own = collect(parts)
+    common = {
+        name
+        for name, tensor in own.items()
+        if shared and (name.startswith(OPTIMIZER) or any(one.holds(tensor) for one in shared))
+    }
+    tensors = spread(parts, source, common)
+    if behind and not shared:
+        adopt(parts, tensors, techniques, "another rank")
+    elif behind:
+        with torch.no_grad():
+            for name in tensors.keys() & own.keys():
+                if name.startswith(MODEL):
+                    own[name].copy_(tensors[name])
+        parts.strategy.restore(below(STRATEGY, tensors))
+        parts.techniques.restore(below(TECHNIQUE, tensors), techniques)
+
+
+def spread(parts: Parts, source: int, common: Container[str] = ()) -> dict[str, torch.Tensor]:
+    """The tensors of the run's state on `source`, on the CPU, on every rank; all but `common`."""
     comm = parts.comm
     own = collect(parts) if comm.world.rank == source else {}
+    own = {name: tensor for name, tensor in own.items() if name not in common}
     kinds = {name: [list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in own.items()}
     found = {}
     for name, (shape, dtype) in comm.broadcast(kinds, source).items():
@@ -133,8 +160,10 @@ def spread(parts: Parts, source: int) -> dict[str, torch.Tensor]:
     return found
 
 
-def load_model(model: nn.Module, found: Mapping[str, torch.Tensor], where: str) -> None:
-    """Give a model weights and buffers by their names.
+def load_model(
+    model: nn.Module, found: Mapping[str, torch.Tensor], where: str, arenas: Sequence[Arena] = ()
+) -> None:
+    """Give a model weights and buffers by their names; `arenas` are where weights may lie.
 
     Raises:
         CheckpointError: if they, which come from `where`, do not fit it.
@@ -153,6 +182,4 @@ def load_model(model: nn.Module, found: Mapping[str, torch.Tensor], where: str) 
             where=where,
             hint="resume with the [model] that the run was started with",
         )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(found[name])
+    assign(arenas, [(tensor, found[name]) for name, tensor in own.items()])

@@ -3,7 +3,8 @@
     a rank dies in the middle of batch t; the others, wherever they were:
 
     1 shrink      revoke all communicators, make new ones without it        comm
-    2 report      where is everybody; agree on the last committed step      recovery.policy (pure)
+    2 report      end an update that all had agreed on                      strategies
+                  where is everybody; agree on the last committed step      recovery.policy (pure)
     3 catch up    who is behind gets the state of one that is not
     4 regroup     arenas, collectives, plan for the ranks that are left      strategies
     5 tell        rank 0, perhaps a new one, goes on with the records
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from hpc_train.errors import LostRanksError
@@ -129,9 +130,12 @@ class Survival:
     def _meet(self, loop: Loop) -> Decision:
         parts, place = loop.parts, loop.place
         strategy = _regroupable(parts)
-        if place.open:
-            strategy.rollback()
-            place.open = False
+        ended = strategy.recover(is_open=place.open)
+        place.open = False
+        if ended is not None:
+            loop.commit(*ended)
+        # seconds of ranks that are gone are of no use to those that are left
+        place.outcomes = [replace(outcome, before=()) for outcome in place.outcomes]
         mine = Report(
             loop.batch,
             len(place.outcomes),
@@ -175,9 +179,8 @@ class Survival:
         if decision.behind:
             behind = parts.comm.world.rank in decision.behind
             place.whole = place.whole and not behind
-            tensors = state.spread(parts, source)
+            state.catch_up(parts, source, known["techniques"], behind=behind)
             if behind:
-                state.adopt(parts, tensors, known["techniques"], "another rank")
                 place.outcomes = heard(known["outcomes"])
                 place.techniques = known["techniques"]
                 place.recent.clear()

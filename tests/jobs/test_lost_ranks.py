@@ -47,16 +47,17 @@ def lost(run):
 
 
 @pytest.mark.parametrize(
-    "kills",
+    ("kills", "sharded"),
     [
-        ["kill:1@5:data", "kill:0@14:communication", "kill:3@25:checkpoint"],
-        ["kill:0@9:evaluate", "kill:3@20:compute", "kill:1@29:update"],
-        ["kill:0@5:compute", "kill:1@5:communication", "kill:2@5:recovery"],
+        (["kill:1@5:data", "kill:0@14:communication", "kill:3@25:checkpoint"], "true"),
+        (["kill:0@9:evaluate", "kill:3@20:compute", "kill:1@29:update"], "false"),
+        (["kill:0@9:evaluate", "kill:3@20:update", "kill:1@29:update"], "true"),
+        (["kill:0@5:compute", "kill:1@5:communication", "kill:2@5:recovery"], "true"),
     ],
-    ids=lambda kills: "+".join(kill.partition("@")[2] for kill in kills),
+    ids=["early", "whole", "update", "together"],
 )
-def test_killed_ranks_cost_neither_samples_nor_results(config, tmp_path, calm, kills):
-    argv = ["run", config, "run.dir=hurt", *COMMON, "-n", 4]
+def test_killed_ranks_cost_neither_samples_nor_results(config, tmp_path, calm, kills, sharded):
+    argv = ["run", config, "run.dir=hurt", *COMMON, "-n", 4, f"strategy.shard_optimizer={sharded}"]
     ended = hpc_train(*argv, *(f"--inject={kill}" for kill in kills), cwd=tmp_path)
     assert ended.code == 0, ended
     hurt = tmp_path / "hurt"

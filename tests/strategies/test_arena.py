@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hpc_train.errors import UsageError
-from hpc_train.strategies import make_arenas
+from hpc_train.strategies import assign, make_arenas
 
 
 class Tied(nn.Module):
@@ -173,3 +173,31 @@ def test_sparse_gradients_are_refused():
     with pytest.raises(UsageError, match="gradients must be dense") as caught:
         arena.gather()
     assert "sparse=False" in caught.value.hint
+
+
+def test_values_move_to_memory_of_others_and_back_and_assign_goes_through_write():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    (arena,) = make_arenas(model.named_parameters())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    acts = []
+
+    def once(act, *, alone=False):
+        acts.append(alone)
+        act()
+
+    memory = torch.zeros_like(arena.data)
+    arena.share(memory, once)
+    assert arena.shared
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+    assert all(arena.holds(parameter) for parameter in model.parameters())
+    assert not arena.holds(model[1].running_mean)
+    pairs = [(t, torch.full_like(t, 3)) for t in model.state_dict().values()]
+    assign([arena], pairs, alone=True)
+    assert acts == [False, True]
+    assert all((tensor == 3).all() for tensor in model.state_dict().values())
+    assert memory.sum() == 3 * sum(p.numel() for p in model.parameters())
+    arena.part()
+    arena.write(lambda data: data.zero_())
+    assert acts == [False, True]
+    assert not any(parameter.any() for parameter in model.parameters())
+    assert memory.any()

@@ -23,6 +23,10 @@ class Strategy(Section):
         "allreduce",
         description="allreduce, parameter_server (rank 0 updates), local_sgd (rounds)",
     )
+    shard_optimizer: Literal["auto"] | bool = Field(
+        "auto",
+        description="allreduce: each rank of a node updates a slice: auto, true, false",
+    )
     staleness: NonNegativeInt | Literal["unbounded"] = Field(
         0,
         description="server: updates that gradients may lack: 0, N, unbounded",

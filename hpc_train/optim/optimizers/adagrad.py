@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from hpc_train.optim.optimizers.kind import Kind, Parameters, Settings
@@ -21,4 +24,16 @@ def adagrad(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer
     )
 
 
-ADAGRAD = Kind(adagrad, frozenset({"step", "sum"}))
+def _update(
+    weight: torch.Tensor,
+    grad: torch.Tensor,
+    state: Mapping[str, torch.Tensor],
+    group: Mapping[str, Any],
+) -> None:
+    """The same for a part of the weights."""
+    grad.add_(weight, alpha=group["weight_decay"])
+    state["sum"].addcmul_(grad, grad)
+    weight.addcdiv_(grad, state["sum"].sqrt().add_(group["eps"]), value=-group["lr"])
+
+
+ADAGRAD = Kind(adagrad, frozenset({"step", "sum"}), kernel=_update)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from hpc_train.optim.optimizers.kind import Kind, Parameters, Settings
+from hpc_train.optim.optimizers.kind import Kernel, Kind, Parameters, Settings
 
 
 def adam(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
@@ -30,6 +31,35 @@ def _moments(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _kernel(fused: Callable[..., None]) -> Kernel:
+    """The same for a part of the weights, by one of torch's fused kernels."""
+
+    def update(
+        weight: torch.Tensor,
+        grad: torch.Tensor,
+        state: Mapping[str, torch.Tensor],
+        group: Mapping[str, Any],
+    ) -> None:
+        first, second = group["betas"]
+        fused(
+            [weight],
+            [grad],
+            [state["exp_avg"]],
+            [state["exp_avg_sq"]],
+            [],
+            [state["step"]],
+            lr=group["lr"],
+            beta1=first,
+            beta2=second,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+    return update
+
+
 MOMENTS = frozenset({"step", "exp_avg", "exp_avg_sq"})
-ADAM = Kind(adam, MOMENTS)
-ADAMW = Kind(adamw, MOMENTS)
+ADAM = Kind(adam, MOMENTS, kernel=_kernel(torch._fused_adam_))
+ADAMW = Kind(adamw, MOMENTS, kernel=_kernel(torch._fused_adamw_))

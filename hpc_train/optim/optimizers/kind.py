@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,10 @@ class Settings:
 # flat parameters, or torch's parameter groups of them
 Parameters = Sequence[torch.nn.Parameter] | Sequence[dict[str, Any]]
 
+# updates a part of the weights, shape (n,), in place: (weights, gradient, what the optimizer keeps
+# of them, torch's group); "step" counts this update, and the gradient may be overwritten
+Kernel = Callable[[torch.Tensor, torch.Tensor, Mapping[str, torch.Tensor], Mapping[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -49,6 +53,7 @@ class Kind:
         state: the tensors that it keeps for each weight ("step": one number), always.
         options: those that it keeps besides, for given settings.
         others: all of these.
+        kernel: makes the same update of any part of the weights; None if there is no such thing.
         by_layer: whether it needs the norm of each parameter, so that each must be one tensor;
             the others are element-wise, and make no difference where one weight ends.
     """
@@ -57,6 +62,7 @@ class Kind:
     state: frozenset[str]
     options: Callable[[Settings], frozenset[str]] = lambda settings: frozenset()
     others: frozenset[str] = frozenset()
+    kernel: Kernel | None = None
     by_layer: bool = False
 
     @property

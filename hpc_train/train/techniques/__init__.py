@@ -91,7 +91,7 @@ MAKERS: dict[str, Callable[[Needs], Technique | None]] = {
     "averaging": lambda needs: averaging.make(
         needs.config, needs.survey.num_batches, needs.survey.course.num_samples, needs.learners
     ),
-    "early_stopping": lambda needs: early_stopping.make(needs.config, needs.model),
+    "early_stopping": lambda needs: early_stopping.make(needs.config, needs.model, needs.learners),
     "player": lambda needs: needs.player,
     "samples": lambda needs: samples.make(
         needs.task,

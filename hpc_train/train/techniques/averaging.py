@@ -69,11 +69,13 @@ class Averaging(Technique):
             yield
             return
         weights = [arena.data.clone() for arena, _ in self._averages]
-        self._write([held for _, held in self._averages])
         try:
+            self._write([held for _, held in self._averages])
             yield
-        finally:
             self._write(weights)
+        except BaseException:
+            self._write(weights, alone=True)
+            raise
 
     def finish(self) -> None:
         """Leave the average in the model."""
@@ -106,9 +108,9 @@ class Averaging(Technique):
     def _has_average(self) -> bool:
         return all(self._counts.values())
 
-    def _write(self, values: Sequence[torch.Tensor]) -> None:
+    def _write(self, values: Sequence[torch.Tensor], *, alone: bool = False) -> None:
         for (arena, _), value in zip(self._averages, values, strict=True):
-            arena.write(lambda data, value=value: data.copy_(value))  # type: ignore[misc]
+            arena.write(lambda data, value=value: data.copy_(value), alone=alone)  # type: ignore[misc]
 
 
 def make(

@@ -6,7 +6,7 @@ Prechelt, "Early stopping - but when?", 1998. All ranks hold the same metrics, s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 
 from hpc_train.checkpoint import Best
 from hpc_train.config import Config
+from hpc_train.strategies import Arena, Learner, assign
 from hpc_train.train.technique import FINAL, Technique
 
 
@@ -56,17 +57,25 @@ class EarlyStopping(Technique):
         best: which metric of the validation data, and whether more of it is better.
         patience, min_delta, restore_best: see `config.schema.regularization.EarlyStopping`.
         model: whose weights and buffers are kept.
+        arenas: where its weights lie.
     """
 
     name = "early_stopping"
 
     def __init__(
-        self, best: Best, patience: int, min_delta: float, restore_best: bool, model: nn.Module
+        self,
+        best: Best,
+        patience: int,
+        min_delta: float,
+        restore_best: bool,
+        model: nn.Module,
+        arenas: Sequence[Arena] = (),
     ) -> None:
         self._best = best
         self._patience = patience
         self._min_delta = min_delta
         self._model = model
+        self._arenas = arenas
         self._seen = Patience()
         self._kept = {n: t.detach().clone() for n, t in self._state()} if restore_best else {}
 
@@ -100,11 +109,13 @@ class EarlyStopping(Technique):
             yield
             return
         weights = {name: tensor.detach().clone() for name, tensor in self._state()}
-        self._write(self._kept)
         try:
+            self._write(self._kept)
             yield
-        finally:
             self._write(weights)
+        except BaseException:
+            self._write(weights, alone=True)
+            raise
 
     def finish(self) -> None:
         """Leave the best weights in the model."""
@@ -140,16 +151,18 @@ class EarlyStopping(Technique):
         state = self._model.state_dict()
         return [(n, t) for n, t in state.items() if isinstance(t, torch.Tensor)]
 
-    def _write(self, values: Mapping[str, torch.Tensor]) -> None:
-        with torch.no_grad():
-            for name, tensor in self._state():
-                tensor.copy_(values[name])
+    def _write(self, values: Mapping[str, torch.Tensor], *, alone: bool = False) -> None:
+        pairs = [(tensor, values[name]) for name, tensor in self._state()]
+        assign(self._arenas, pairs, alone=alone)
 
 
-def make(config: Config, model: nn.Module) -> Technique | None:
+def make(config: Config, model: nn.Module, learners: Sequence[Learner]) -> Technique | None:
     """The technique, if the configuration names a metric."""
     section = config.early_stopping
     if section.metric is None:
         return None
     best = Best.parse(section.metric)
-    return EarlyStopping(best, section.patience, section.min_delta, section.restore_best, model)
+    arenas = [arena for learner in learners for arena in learner.arenas]
+    return EarlyStopping(
+        best, section.patience, section.min_delta, section.restore_best, model, arenas
+    )

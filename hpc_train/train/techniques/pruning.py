@@ -244,8 +244,7 @@ class Pruning(Technique):
         for learner in self._learners:
             for arena in learner.arenas:
                 arena.write(lambda data, arena=arena: self._reset(data, arena))  # type: ignore[misc]
-            for tensor in learner.state().values():
-                tensor.zero_()
+            learner.forget()
 
     def _reset(self, data: torch.Tensor, arena: Arena) -> None:
         for name in arena.places:

@@ -1,0 +1,192 @@
+"""Ranks are killed at every instant of an update of slices; the others finish it."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from hpc_train.launch import command, find
+from hpc_train.launch.machine import this_machine
+from hpc_train.launch.mpirun import can_lose_ranks
+from tests.jobs.processes import Job
+
+pytestmark = pytest.mark.skipif(
+    not can_lose_ranks(find(os.environ), os.environ),
+    reason="this MPI does not survive the death of a rank (Open MPI 5 with ULFM does)",
+)
+
+# a batch is twelve samples, whose gradients any number of ranks share among each other
+SCRIPT = """\
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+from hpc_train.comm import connect
+from hpc_train.optim import Settings, clip_factor
+from hpc_train.schedule import Scheduler, Situation, find_policy
+from hpc_train.strategies import AllReduce, Layout, Learner, Means, Sharding, Tally, shards
+from hpc_train.strategies.journal import Slot
+
+DEATHS = json.loads(sys.argv[1])  # [rank, batch, instant]
+shards._CACHE_BYTES, shards._STEP_BYTES = 2**15, 2**12  # many small blocks
+STEPS = 3 * len(DEATHS) + 2
+mine = MPI.COMM_WORLD.rank
+
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(40, 100), torch.nn.Linear(100, 90)).double()
+
+
+def learner_of(model):
+    settings = Settings(lr=0.01, weight_decay=0.1)
+    return Learner("main", list(model.named_parameters()), "adamw", settings, clip_norm=0.5)
+
+
+def gradient(model, batch, samples):
+    for sample in samples:
+        rng = np.random.default_rng([batch, sample])
+        for parameter in model.parameters():
+            parameter.grad += torch.from_numpy(rng.standard_normal(parameter.shape))
+
+
+def scheduler(size):
+    return Scheduler(find_policy("static"), Situation.unknown(12, size, None, 1), 99)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+comm = connect()
+model = network()
+learner = learner_of(model)
+strategy = AllReduce(comm, model, [learner], Layout([], comm.world.size),
+                     scheduler(comm.world.size), Means(),
+                     sharding=Sharding(True, survives=True))
+assert learner.arenas[0].shared and strategy._journal is not None
+batch, calls, instant, kernel = 0, 0, "", learner.kind.kernel
+save, begin, close = Slot.save, Slot.begin, Slot.close
+
+
+def deadly_kernel(weight, grad, state, group):
+    global calls
+    calls += 1
+    if instant == "half overwritten" and calls == 3:
+        weight[: len(weight) // 2] = torch.nan
+        state["exp_avg"][:7] = torch.nan
+        die()
+    kernel(weight, grad, state, group)
+    if instant == "overwritten" and calls == 3:
+        die()
+
+
+def deadly_save(self, parts, room):
+    if instant == "half saved" and calls == 2:
+        room[0].copy_(parts[0])
+        die()
+    save(self, parts, room)
+    if instant == "saved" and calls == 2:
+        die()
+
+
+def deadly_begin(self, update, vector):
+    if instant == "not yet begun":
+        time.sleep(0.2)  # the others begin
+        die()
+    begin(self, update, vector)
+
+
+def deadly_close(self):
+    close(self)
+    if instant in ("closed", "alone in knowing") and calls == 3:
+        time.sleep(0.2)
+        die()
+
+
+def others_do_not_hear(total, vector):
+    # the sum arrives at the victim alone, which begins to update
+    while strategy._journal.slots[comm.members.index(victim)].done < 3:
+        time.sleep(0.01)
+    comm.node.barrier()
+
+
+Slot.save, Slot.begin, Slot.close = deadly_save, deadly_begin, deadly_close
+learner.kind = replace(learner.kind, kernel=deadly_kernel)
+agreed, ended_by_others = strategy._agreed, 0
+while batch < STEPS:
+    instant, victim = next(([i, r] for r, b, i in DEATHS if b == batch), ["", -1])
+    is_mute = instant == "alone in knowing" and victim != mine and victim in comm.members
+    strategy._agreed = others_do_not_hear if is_mute else agreed
+    if mine != victim:
+        instant = ""
+    calls = 0
+    try:
+        strategy.begin(learner)
+        gradient(model, batch, range(comm.world.rank, 12, comm.world.size))
+        learner.gather()
+        outcome = strategy.finish(learner, Tally(weight=3.0 if comm.world.rank == 0 else 0.0))
+        assert outcome.updated
+        batch += 1
+    except MPI.Exception as error:
+        assert comm.is_lost(error), error
+        comm.shrink()
+        strategy._agreed = agreed
+        ended = strategy.recover(is_open=True)
+        batch += ended is not None
+        ended_by_others += ended is not None
+        places = comm.gather(batch)
+        assert len(set(places)) == 1, places
+        strategy.regroup(Layout([], comm.world.size), scheduler(comm.world.size))
+
+calm = network()
+alone = learner_of(calm)
+for batch in range(STEPS):
+    alone.zero()
+    gradient(calm, batch, range(12))
+    alone.update(clip_factor(alone.norm() / 3, 0.5) / 3)
+far = [float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), calm.parameters())]
+state, expected = learner.state(), alone.state()
+far += [float((value - expected[name]).abs().max()) for name, value in state.items()]
+if comm.world.rank == 0:
+    print(json.dumps([list(comm.members), ended_by_others, max(far)]), flush=True)
+comm.depart(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("deaths", "left"),
+    [
+        ([(1, 1, "half saved"), (0, 4, "half overwritten"), (3, 7, "closed")], [2]),
+        ([(2, 1, "overwritten"), (0, 4, "alone in knowing"), (1, 7, "not yet begun")], [3]),
+        ([(0, 1, "saved"), (3, 4, "half overwritten")], [1, 2]),
+    ],
+    ids=lambda value: (
+        "+".join(str(part[-1]) for part in value) if isinstance(value[0], tuple) else ""
+    ),
+)
+def test_an_update_is_whole_or_not_at_all(deaths, left, tmp_path):
+    (tmp_path / "updates.py").write_text(SCRIPT)
+    program = [sys.executable, "-m", "mpi4py", str(tmp_path / "updates.py"), json.dumps(deaths)]
+    argv, extra = command(
+        find(os.environ),
+        program,
+        ranks=4,
+        machine=this_machine(os.environ),
+        fault_tolerant=True,
+    )
+    ended = Job(argv, cwd=tmp_path, env={**extra, "OMP_NUM_THREADS": "1"}).end(240)
+    lines = ended.out.strip().splitlines()
+    assert lines, ended
+    members, ended_by_others, far = json.loads(lines[-1])
+    assert members == left, ended
+    assert ended_by_others == len(deaths), ended
+    assert far < 1e-12, ended
