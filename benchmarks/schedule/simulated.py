@@ -55,6 +55,20 @@ def homogeneous(num_ranks, seed):
     return equal.sum() / sum(ours)
 
 
+def stuttering(num_ranks, seed, num_steps=300):
+    """Equal ranks of which each takes twice as long, in the mean, in a tenth of its steps."""
+    random = np.random.default_rng(seed)
+    shape = (num_steps, num_ranks)
+    stutter = (random.random(shape) < 0.1) * random.exponential(1.0, shape)
+    seconds = np.exp(0.1 * random.standard_normal(shape)) * (1 + stutter)
+    scheduler = Scheduler(
+        POLICIES["min_finish_time"], Situation.unknown(52 * num_ranks, num_ranks), num_steps
+    )
+    steps = replay(scheduler, lambda k, n: (3 + n) * seconds[k], num_steps)
+    equal = (55 * seconds).max(axis=1).sum()
+    return equal / sum(step.finish for step in steps)
+
+
 def hundred_times_slower(seed, batch_size=64):
     """A rank a hundred times slower: seconds of the fast one alone over ours, start-up excluded."""
     ours, _, _ = run(lambda k: np.array([1.0, 100.0]), batch_size, 3000, 0.02, seed)
@@ -67,6 +81,10 @@ def figures():
         "drifting speeds, 16 ranks, vs an oracle": ([drifting(s) for s in range(20)], 0.96),
         "equal ranks (2, 4, 16) vs static": (
             [homogeneous(p, s) for p in (2, 4, 16) for s in range(3)],
+            0.99,
+        ),
+        "equal ranks (2, 4, 8) that stutter vs static": (
+            [stuttering(p, s) for p in (2, 4, 8) for s in range(12)],
             0.99,
         ),
         "a rank 100x slower vs the fast one alone": (

@@ -65,6 +65,7 @@ class Scheduler:
 
     def __init__(self, policy: Policy, situation: Situation, num_batches: int) -> None:
         self.plan = Plan(policy.split(situation))
+        self._first = self.plan.counts
         self.speeds = Speeds(situation.num_ranks)
         self.balance = Balance()
         self._policy = policy
@@ -132,10 +133,23 @@ class Scheduler:
         if steps <= 0:
             return None
         least = current * max(_LEAST_GAIN, self._cost_steps / steps, self._error(situation))
-        if current - _even_finish(situation, self.plan.counts, current) < least:
-            return None
-        counts = self._let_go(self._policy.split(situation), situation)
-        return counts if current - finish(situation, counts) > least else None
+        if current - _even_finish(situation, self.plan.counts, current) > least:
+            counts = self._let_go(self._policy.split(situation), situation)
+            if current - finish(situation, counts) > least:
+                return counts
+        return self._back_to_equal(situation, current, steps)
+
+    def _back_to_equal(
+        self, situation: Situation, current: float, steps: int
+    ) -> tuple[int, ...] | None:
+        """The counts of the beginning, if they are the better ones as far as can be told.
+
+        Noise may have led away from them, and may be too large for a way back by evidence: who
+        cannot tell the ranks apart treats them alike.
+        """
+        least = current * max(_LEAST_GAIN, self._cost_steps / steps)
+        better = current - finish(situation, self._first) > least
+        return self._first if better and self._first != self.plan.counts else None
 
     def _let_go(self, counts: tuple[int, ...], situation: Situation) -> tuple[int, ...]:
         """Park a rank on evidence only: `counts`, with zeros put off where it is missing.

@@ -35,6 +35,7 @@ _ADAPT = 0.1  # how fast the mean residual follows
 _SURPRISE = 5.0  # a residual is large beyond so many times the mean one ...
 _SMALL = 0.05  # ... and never below this
 _PATIENCE = 12
+_LOUDEST = 1.0  # a residual counts for no more than this in the unrest
 _LAZY = 8  # steps as expected that are learned from together
 _VARIED = 0.02  # squared spread of n, in observations, from which a rank shows its own shape
 _STEEPEST = 19.0  # largest shape, in mean counts
@@ -56,6 +57,7 @@ class Speeds:
         self.pace = np.full(num_ranks, np.nan)
         self.noise = np.full(num_ranks, _NOISE)
         self.version = 0
+        self._unrest = np.full(num_ranks, _NOISE)  # mean |residual|, surprises included
         self._shape = np.zeros(num_ranks)
         self._sums = np.zeros((5, num_ranks))  # of 1, n, n n, t, n t
         self._held = np.zeros((3, num_ranks))  # residual, n, t of what is held back
@@ -81,7 +83,8 @@ class Speeds:
     def error(self) -> Floats:
         """Relative standard error of the predictions, shape (num_ranks,)."""
         weight: Floats = np.maximum(self._sums[0], 1.0)
-        result: Floats = 1.25 * self.noise / np.sqrt(weight)  # 1.25: from mean |x| to deviation
+        noise = np.maximum(self.noise, self._unrest)
+        result: Floats = 1.25 * noise / np.sqrt(weight)  # 1.25: from mean |x| to deviation
         return result
 
     def seconds(self, counts: ArrayLike) -> Floats:
@@ -147,7 +150,9 @@ class Speeds:
         self._sums[:, seen] *= keep**steps
         self._sums[:, seen] += [weight, n * weight, n * n * weight, time, n * time]
         old = seen & self.known
-        self.noise[old] += (1 - (1 - _ADAPT) ** steps) * (size - self.noise)[old]
+        part = 1 - (1 - _ADAPT) ** steps
+        self.noise[old] += part * (size - self.noise)[old]
+        self._unrest[old] += part * (size - self._unrest)[old]
         self._calm += steps
         self._waiting.clear()
         self._fit()
@@ -172,6 +177,8 @@ class Speeds:
         jump = holding.copy()
         jump[holding] = residual[holding] / held[holding] > 0.5
         size = np.abs(residual)
+        told = seen & self.known
+        self._unrest[told] += _ADAPT * (np.minimum(size, _LOUDEST) - self._unrest)[told]
         calm = (self._calm >= _PATIENCE) | (size > 2 * self._struck)
         hold = surprising & ~holding & calm
         self._struck[hold] = size[hold]
