@@ -56,7 +56,7 @@ dtype = "float64"
 def undisturbed(folder: Path) -> Path:
     """The run that nobody disturbs, on one rank and without Slurm."""
     (folder / "calm.toml").write_text(CONFIG)
-    ended = hpc_train("run", "calm.toml", "run.dir=calm", *Runs.COMMON, cwd=folder)
+    ended = hpc_train("run", "calm.toml", "run.dir=calm", *Runs.COMMON, cwd=folder, seconds=240)
     assert ended.code == 0, ended
     return folder / "calm"
 
@@ -84,7 +84,7 @@ def cycles(seed: int) -> dict[str, Any]:
         done: list[dict[str, Any]] = []
         for number in range(CYCLES):
             runs.wait_for_steps(run, num_steps(run) + rng.randrange(3, 9))
-            ranks = int(runs.jobs(run)[0]["NumTasks"])
+            ranks = int(runs.jobs(run)[0]["NumNodes"])  # one on each
             runs.save_and_leave(run)
             runs.wait(run, "a restart", lambda n=number: runs.restarts(run) > n)  # type: ignore[misc]
             equal = steps(run) == steps(calm)[: len(steps(run))]

@@ -68,6 +68,6 @@ def calm(tmp_path_factory, blobs):  # noqa: F811
     """An undisturbed run, on one rank and without Slurm."""
     folder = tmp_path_factory.mktemp("calm")
     (folder / "story.toml").write_text(CONFIG.format(train=blobs))
-    ended = hpc_train("run", "story.toml", "run.dir=calm", *Runs.COMMON, cwd=folder)
+    ended = hpc_train("run", "story.toml", "run.dir=calm", *Runs.COMMON, cwd=folder, seconds=240)
     assert ended.code == 0, ended
     return folder / "calm"

@@ -24,7 +24,7 @@ from hpc_train.tasks import Classification
 class Slow(Classification):
     def losses(self, model, batch):
         if model.training and not Path("go").exists():
-            time.sleep(0.2)
+            time.sleep(0.5)
         return super().losses(model, batch)
 """
 
@@ -38,7 +38,7 @@ class Runs:
         config: its text.
     """
 
-    COMMON = ("run.epochs=20", "run.evaluate=5 epochs", "checkpoint.every=10 steps")
+    COMMON = ("run.epochs=10", "run.evaluate=5 epochs", "checkpoint.every=5 steps")
 
     def __init__(self, cluster: Cluster, folder: Path, config: str) -> None:
         self._cluster = cluster

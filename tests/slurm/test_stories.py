@@ -36,7 +36,7 @@ def test_a_job_that_is_asked_to_save_goes_on_with_another_number_of_ranks(
 ):
     need(launchers, "mpirun")
     run = runs.submit("saved", "--nodes", "1-3", "--ntasks-per-node", "2")
-    runs.wait_for_steps(run, 12)
+    runs.wait_for_steps(run, 7)
     before = int(runs.jobs(run)[0]["NumNodes"])  # of a range Slurm gives what it likes
     for node in cluster.nodes[1:]:
         cluster.update(node, "DRAIN")
@@ -52,7 +52,7 @@ def test_a_job_that_is_asked_to_save_goes_on_with_another_number_of_ranks(
 def test_under_mpirun_a_job_goes_on_without_a_node_that_lost_power(runs, cluster, launchers, calm):
     need(launchers, "mpirun")
     run = runs.submit("hurt", *NODES)
-    runs.wait_for_steps(run, 12)
+    runs.wait_for_steps(run, 7)
     cluster.power_off("node2")
     runs.go()
     runs.wait(run, "the script's end", lambda: "RUNNING" not in runs.states(run))
@@ -65,7 +65,7 @@ def test_under_mpirun_a_job_goes_on_without_a_node_that_lost_power(runs, cluster
 def test_under_srun_a_job_that_lost_a_node_is_queued_again(runs, cluster, launchers, calm):
     need(launchers, "srun-pmix")
     run = runs.submit("hurt", *NODES, "--launcher", "srun-pmix")
-    runs.wait_for_steps(run, 12)
+    runs.wait_for_steps(run, 7)
     cluster.power_off("node2")
     runs.go()
     runs.wait(run, "a restart", lambda: runs.restarts(run) > 0)
