@@ -23,18 +23,27 @@ STUDIES = {
         },
     ),
     "digits-cnn": (5, {"as it is": ["digits-cnn"]}),
+    "digits-transfer": (
+        3,
+        {
+            "from scratch": ["digits-transfer", "transfer={}"],
+            "features of 0 to 4": ["digits-transfer"],
+        },
+    ),
     "digits-ensemble": (
         3,
         {"ensemble": ["digits-ensemble"], "one alone": ["digits-ensemble", "ensemble.members=1"]},
     ),
 }
 
+# study -> what is trained once for each seed, before its sides: they take the newest run
+BEFORE = {"digits-transfer": ["digits-features", "checkpoint.every=500 steps"]}
+
 
 def train(folder: Path, words: list[str], seed: int) -> dict:
     """The result of one run, on one thread of this process's machine."""
-    run = folder / f"run-{abs(hash((*words, seed)))}"
-    program = [sys.executable, "-m", "hpc_train", "run", *words, f"run.seed={seed}"]
-    program += [f"run.dir={run}", "device.threads=1", "checkpoint.every=never", "--json"]
+    program = [sys.executable, "-m", "hpc_train", "run", words[0], "checkpoint.every=never"]
+    program += [*words[1:], f"run.seed={seed}", "device.threads=1", "--json"]
     ended = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         raise SystemExit(f"{' '.join(words)} failed:\n{ended.stderr}")
@@ -51,6 +60,8 @@ def main(study: str, mnist: Path = MNIST) -> None:
             program = [sys.executable, "-m", "hpc_train", "data", "import", str(mnist), "mnist"]
             subprocess.run(program, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         for seed in range(rounds):
+            if study in BEFORE:
+                train(folder, BEFORE[study], seed)
             for name, words in sides.items():
                 accuracy = train(folder, words, seed)["metrics"]["test"]["accuracy"]
                 found[name].append(accuracy)
