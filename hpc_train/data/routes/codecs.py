@@ -7,7 +7,8 @@
     blosc    a Blosc 1 buffer; bytes and bytes stored in its header          numcodecs
 
 All numbers of lz4's head are big-endian, of blosc's little-endian. isal and numcodecs are the
-extra `codecs`; what they need not be there for is read by zlib, or by HDF5 and its plugins.
+extra `codecs`; what they need not be there for is read by zlib, or by HDF5 and its plugins. None
+of them decodes HDF5's lzf: such chunks are read by HDF5 itself, one at a time for all threads.
 """
 
 from __future__ import annotations
