@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,6 @@ from hpc_train.bench.loader.settings import Settings, make_workload
 from hpc_train.bench.loader.study import study
 from hpc_train.data import Loader, make_order, open_dataset
 from hpc_train.data.blocks import Blocks, Extent
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
 from hpc_train.plan import Course, Plan
 
 RESULTS = Path(__file__).parent / "results"
@@ -150,28 +147,6 @@ def epoch_seconds(workload, step_seconds):
         return started - begun, time.perf_counter() - started, waited
 
 
-def node(folder, rounds):
-    """Blocks decoded once in a node, on 2 ranks for the time and on 4 for the bytes."""
-    found = {}
-    for ranks, turns in ((2, rounds), (4, 1)):
-        program = [sys.executable, str(Path(__file__).with_name("node.py"))]
-        # half of the data on each rank: a window and what is read ahead fit, an epoch does not
-        program += [str(folder / "gzip.h5"), str(96 * 2**20), str(turns)]
-        argv, extra = command(
-            find(os.environ), program, ranks=ranks, machine=this_machine(os.environ)
-        )
-        env = {**os.environ, **extra, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)
-        found[ranks] = json.loads(ended.stdout.splitlines()[-1])
-        for case, row in found[ranks].items():
-            tell(
-                f"{ranks} ranks  {case:<15}  shared {row['times_as_fast']['median']:.2f}x as fast, "
-                f"bytes read / used {row['read_per_used_shared']:.3f}, apart "
-                f"{row['read_per_used_apart']:.3f}"
-            )
-    return found
-
-
 def order_at_scale(rounds=20):
     """10^9 samples in 10^7 blocks on 10^5 ranks: seconds for a rank's samples of a step."""
     blocks = Blocks([Extent(shard, 0, 10**6, 100) for shard in range(1000)])
@@ -253,7 +228,6 @@ def main():
             "throughput": throughput(folder, given.rounds, given.seconds),
             "waiting": waiting(folder),
             "amplification": amplification(folder),
-            "node": node(folder, given.rounds),
             "order_at_scale": order_at_scale(),
             "memory": memory(folder),
             "cold": cold(folder, given.rounds),
