@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from jobs import Job, Outcome, disturb, events, last_step, verdict
+from jobs import Job, Outcome, count_events, disturb, last_step, verdict
 
 from hpc_train.bench.harness import alternate, circumstances, paired_ratios, write_results
 from hpc_train.record import hearing, listening, operation, phase
@@ -111,11 +111,11 @@ def respawn(folder: Path, seconds: float = RESPAWN_SECONDS) -> dict:
     while time.monotonic() - started < seconds - KILL_EVERY and job.running:
         time.sleep(max(0.0, started + deaths * KILL_EVERY + rng.uniform(0, 2) - time.monotonic()))
         tape = rng.choice(list(job.tapes().values()))
-        joined, killed = len(events(job.run, "joined")), time.monotonic()
+        joined, killed = count_events(job.run, "joined"), time.monotonic()
         os.kill(tape.pid, signal.SIGKILL)
         deaths += 1
-        while len(events(job.run, "joined")) == joined and job.running:
-            time.sleep(0.02)
+        while count_events(job.run, "joined") == joined and job.running:
+            time.sleep(0.1)
             if time.monotonic() - killed > 60:
                 sys.exit(job.text())
         full.append(time.monotonic() - killed)
