@@ -54,7 +54,7 @@ class Runs:
             env=self._cluster.environ,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=200,
             check=False,
         )
         assert ended.returncode == 0, ended
