@@ -184,6 +184,7 @@ def test_what_cannot_be_compressed_is_refused(tmp_path):
     agree_raises(UsageError, lambda: compressed(comm, buffer, [], Terms("bf16")))
 
 
+@pytest.mark.mpi(min_size=2)  # one rank has nobody to sum with
 def test_auto_says_why(tmp_path, caplog):
     folder = shared_dir(tmp_path)
     with caplog.at_level("INFO", logger="hpc_train"):
