@@ -169,7 +169,7 @@ def test_the_result_of_an_earlier_run_is_not_the_result_of_this_one(tmp_path, mo
 
     Result("done", 0, 1, {}, str(tmp_path)).write(tmp_path)
 
-    def start_job(program, ranks, environ, *, fault_tolerant):
+    def start_job(program, ranks, environ, *, fault_tolerant, hosts):
         if writes:
             Result("done", 0, 2, {}, str(tmp_path)).write(tmp_path)
         return Ended(2)

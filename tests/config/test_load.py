@@ -100,7 +100,7 @@ WRONG = {
         "[comm]\nzzz = 1\n",
         "c.toml:7",
         "unknown key comm.zzz",
-        "keys of [comm]: collective, gradient_compression, topk_density, powersgd_rank",
+        "keys of [comm]: collective, gradient_compression, topk_density, powersgd_rank, overlap",
     ),
     "unknown section": (
         "[optimiser]\nlr = 1\n",
