@@ -1,5 +1,6 @@
 """One rank of a measurement: `worker.py SETTINGS.json`; rank 0 writes what all measured."""
 
+import ctypes
 import json
 import sys
 import time
@@ -21,6 +22,7 @@ from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import AllReduce, Layout, Learner, Means, Sharding, Tally
 from hpc_train.train.memory import keep_freed_memory
 
+MIB = 2**20
 SETTINGS = {
     "sgd": Settings(lr=1e-4, momentum=0.9),
     "adamw": Settings(lr=1e-4, weight_decay=0.01),
@@ -187,13 +189,24 @@ def steps(comm: Comm, told: dict) -> dict:
 
 def memory(comm: Comm, told: dict) -> dict:
     """Bytes that parameters and optimizer state take on the node, of all ranks together."""
+
+    def train(size: int) -> tuple[object, int]:
+        """A strategy that has made an update, and the bytes of its gradients, all of them used."""
+        strategy, learner = strategy_of(comm, Flat(size), "adamw", Sharding(told["sharding"]))
+        for arena in learner.arenas:
+            arena.grad.fill_(0.01)
+        strategy.finish(learner, Tally(weight=1.0))
+        return strategy, sum(arena.grad.nbytes for arena in learner.arenas)
+
+    small = train(MIB)  # whatever the first update loads is there before
+    ctypes.CDLL(None).malloc_trim(0)
     comm.meet()
     before = proportional_bytes()
-    strategy, learner = strategy_of(comm, Flat(told["bytes"]), "adamw", Sharding(told["sharding"]))
-    gradients = sum(arena.grad.nbytes for arena in learner.arenas)
-    strategy.finish(learner, Tally(weight=1.0))
+    large, gradients = train(told["bytes"])
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory, such as that of the first weights, is none
     comm.meet()
     mine = proportional_bytes() - before - gradients
+    del small, large
     return {"bytes": sum(comm.gather(mine))}
 
 
