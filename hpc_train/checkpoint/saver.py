@@ -254,6 +254,7 @@ class Saver:
         self._copied = copied
 
         def write() -> Part | None:
+            """Copy, and tell so; then write this rank's part, or as a single rank the whole set."""
             try:
                 if copy is not None:
                     copy()

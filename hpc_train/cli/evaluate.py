@@ -32,6 +32,7 @@ def command(run: str, data: str, checkpoint: str, ranks: int | None, as_json: bo
     """
 
     def work(applied: Applied) -> Callable[[], None]:
+        """Measure on all ranks; what rank 0 shows of it."""
         metrics = applied.evaluate()
 
         def show() -> None:

@@ -33,6 +33,7 @@ def command(run: str, data: str, out: Path, raw: bool, checkpoint: str, ranks: i
     """
 
     def work(applied: Applied) -> Callable[[], None]:
+        """Write on all ranks; what rank 0 shows of it."""
         from hpc_train.train.inference import write
 
         parts = applied.parts

@@ -277,6 +277,7 @@ def _watching(newcomer: Replacement) -> Iterator[None]:
     ended = threading.Event()
 
     def watch() -> None:
+        """End this process if the other one is found gone, several times in a row."""
         gone = 0
         while not ended.wait(_WATCH_SECONDS) and gone < _GONE:
             gone += newcomer.state() == "gone"

@@ -60,6 +60,7 @@ class _Scanner:
         self._lengths: dict[Path, int] = {}  # of arrays of tables, so far
 
     def scan(self) -> dict[Path, int]:
+        """The line, from 1 on, of every key and table."""
         table: Path = ()
         self._skip(_BLANK)
         while self._place < len(self._text):

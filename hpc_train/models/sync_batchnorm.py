@@ -155,6 +155,7 @@ class _Normalize(torch.autograd.Function):
         eps: float,
         meeting: Meeting,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Output like x, of shape (n, channels, ...); mean and variance (channels,), and count."""
         wide = x if x.dtype == torch.float64 else x.float()
         axes = [axis for axis in range(x.dim()) if axis != 1]
         k = wide.new_zeros(x.shape[1]) if shift is None else shift.to(wide)
@@ -184,6 +185,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of x, like x, of weight and of bias (channels,); nothing for the rest."""
         x, weight, mean, invstd, count = ctx.saved_tensors
         wide = x if x.dtype == torch.float64 else x.float()
         grad = grad.to(wide)

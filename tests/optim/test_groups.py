@@ -34,7 +34,7 @@ def reference(model, update, count=4, factor=0.5):
                 update(name, weight, weight.grad * factor)
 
 
-def same(one, other):
+def assert_same(one, other):
     for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-11, atol=1e-13)
 
@@ -60,7 +60,7 @@ def test_lamb_is_its_formula_for_each_layer(whole):
         w -= 0.02 * ratio * u
 
     reference(theirs, update)
-    same(mine, theirs)
+    assert_same(mine, theirs)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -85,7 +85,7 @@ def test_lars_is_its_formula_for_each_layer(whole, momentum):
         w -= v
 
     reference(theirs, update)
-    same(mine, theirs)
+    assert_same(mine, theirs)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
@@ -120,7 +120,7 @@ def test_groups_of_a_flat_buffer_are_torchs_parameter_groups(optimizer):
             plain.step()
 
     reference(theirs, update)
-    same(mine, theirs)
+    assert_same(mine, theirs)
 
 
 def test_state_travels_between_groupings():

@@ -73,7 +73,9 @@ def test_that_of_a_killed_process_is_taken_over_and_the_note_says_so(tmp_path):
 
 def test_a_number_that_another_process_has_got_since_is_not_its_holder(tmp_path):
     plant(tmp_path, started=1)
-    Lock(tmp_path, {}).acquire().release()
+    with Lock(tmp_path, {}).acquire() as lock:
+        assert "has ended" in lock.note
+        assert read_holder(tmp_path).started != 1
 
 
 def test_on_another_machine_the_heartbeat_counts(tmp_path):

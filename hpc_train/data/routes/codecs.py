@@ -85,6 +85,7 @@ def _lz4() -> Codec:
     inflate = importlib.import_module("numcodecs.lz4").decompress
 
     def decode(stored: bytes, size: int) -> Any:
+        """The filter's own format: size of all and of a block, then each block with its length."""
         whole, block = struct.unpack_from(">QI", stored)
         if whole != size or not 0 < block < 2**31:
             raise UndecodableError(f"a header of {whole} bytes in place of {size}")
