@@ -1,5 +1,6 @@
 """Leaving: a shell tells a rank that ends on purpose from one that ends without a word."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,18 @@ def test_an_end_without_a_word_becomes_one_by_a_signal(tmp_path, program, code):
     assert ended.returncode == code
     assert ("ValueError" in ended.stderr) == ("ValueError" in program)
     assert "illed" not in ended.stderr  # which shells like to say
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_to_all_of_them_leaves_no_file(tmp_path):
+    text = "import time; from hpc_train.leaving import arrive; arrive(); print(); time.sleep(60)"
+    argv = [*GUARD, sys.executable, "-u", "-c", text]
+    env = {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, start_new_session=True) as job:
+        assert job.stdout.readline() == b"\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        os.killpg(job.pid, signal.SIGTERM)
+        assert job.wait(30) == -signal.SIGTERM
     assert not list(tmp_path.iterdir())
 
 
