@@ -102,7 +102,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     """
     config = together(comm, lambda: resolve_fields(config))
     datasets = open_datasets(config, comm)
-    plan = together(comm, lambda: survey(config, datasets, comm.world.size))
+    plan = together(comm, lambda: survey(config, datasets, comm.num_members))
     device = own.device or together(comm, lambda: ready_device(config, comm))
     threads = set_threads(config.device.threads, comm, config.schedule.reserve)
     if comm.world.is_coordinator:

@@ -103,7 +103,10 @@ def _for_data(config: Config, data: str) -> Config:
             hint="its evaluations are in metrics.jsonl of the run",
         )
     plain = {
-        "data": config.data.model_copy(update={"test": data, "validation": None}),
+        # the training data are looked at, not read
+        "data": config.data.model_copy(
+            update={"test": data, "validation": None, "stage": None, "node_cache": False}
+        ),
         "checkpoint": Checkpoint(),
         "initialization": Initialization(),
         "learning_rate": LearningRate(),

@@ -47,8 +47,10 @@ class Respawn:
 
     def look(self) -> bool:
         """At every step: start a replacement if a rank is missing; whether one is ready."""
+        if not self._comm.world.is_coordinator or self._failures >= _MOST_FAILURES:
+            return False
         missing = self._comm.missing
-        if not missing or not self._comm.world.is_coordinator or self._failures >= _MOST_FAILURES:
+        if not missing:
             return False
         if self._newcomer is None:
             self._start(missing[0])
@@ -60,8 +62,10 @@ class Respawn:
             self._failed(self._newcomer.number, f"was not ready after {waited:.0f} s")
         return state == "ready"
 
-    def admit(self) -> int:
+    def admit(self) -> int | None:
         """Go on with the one that is ready; collective. The number of the rank that it replaces.
+
+        None if it died since it said so, or died with the rank that had started it.
 
         Raises:
             Exception: one that `Comm.is_lost` knows, if a rank died meanwhile.
@@ -69,6 +73,8 @@ class Respawn:
         newcomer, self._newcomer = self._newcomer, None
         try:
             number = int(self._comm.broadcast(newcomer.number if newcomer else -1))
+            if number < 0:
+                return None
             self._comm.admit(newcomer, number)
         except Exception:
             if newcomer is not None:

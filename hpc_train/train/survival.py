@@ -76,6 +76,8 @@ class Survival:
         loop.finish_save()
         with phase("recovery", operation="admit"):
             number = self._respawn.admit()
+            if number is None:
+                return
             decision = self._meet(loop)
         text = f"rank {number} is replaced from batch {decision.batch} on"
         if comm.world.is_coordinator:
@@ -155,7 +157,8 @@ class Survival:
         place.looked_up, place.leaving = decision.looked_up, decision.leaving
         parts.techniques.restore(parts.techniques.tensors(), place.techniques)
         if decision.renewed:
-            parts.threads = set_threads(parts.config.device.threads, parts.comm)
+            config = parts.config
+            parts.threads = set_threads(config.device.threads, parts.comm, config.schedule.reserve)
         self._regroup(parts)
         if self._vigil is not None:
             self._vigil.renew()

@@ -46,6 +46,15 @@ class Comm:
         self.missing = tuple(one for one in self.missing if one != number)
 
 
+def test_one_that_dies_after_it_was_told_ready_is_not_waited_for():
+    comm = Comm([("ready", "gone")])
+    comm.missing = (1,)
+    respawn = Respawn(comm, lambda: "told")
+    assert [respawn.look() for _ in range(3)] == [False, True, False]  # two phases of one batch
+    assert respawn.admit() is None
+    assert comm.missing == (1,)
+
+
 def test_the_lowest_that_is_missing_is_replaced_once_it_is_ready_one_after_the_other():
     comm = Comm([("starting", "ready"), ("ready",)])
     respawn = Respawn(comm, lambda: "told")
