@@ -143,10 +143,7 @@ def lose(cluster: Cluster, runs: Runs, launcher: str, lost: str, step: int) -> d
         if runs.restarts(run) or "RUNNING" not in runs.states(run):
             break
         time.sleep(0.2)
-    if runs.restarts(run):
-        runs.give_up(run, lost)
-    else:
-        cluster.update(lost, "DOWN")
+    runs.give_up(run, lost)
     states = runs.wait_for_end(run)
     return {
         "step": step,

@@ -166,7 +166,7 @@ class Scheduler:
         for rank in np.flatnonzero(doubtful).tolist():
             if kept[rank] == 0 and held[rank] > situation.unit:
                 giver, unit = int(np.argmax(kept)), situation.unit
-                kept[rank] = min(max(held[rank] // 4 // unit, 1) * unit, kept[giver] - 1)
+                kept[rank] = min(max(held[rank] // 4 // unit, 1), (kept[giver] - 1) // unit) * unit
                 kept[giver] -= kept[rank]
         return tuple(kept)
 

@@ -105,13 +105,15 @@ class Runs:
             time.sleep(0.1)
 
     def give_up(self, run: Path, node: str) -> None:
-        """Say that a lost node is down, for which a job waits that was queued again.
+        """Say that a lost node is down: Slurm waits for it until it knows.
 
-        Not before the others are free of it for so long that they take it again (`cred_expire`):
-        Slurm would start it at once, they would refuse it, and it would fail.
+        A job that was queued again waits with it, and not before the others are free of it for so
+        long that they take it again (`cred_expire`) may that be said: Slurm would start it at once,
+        they would refuse it, and it would fail.
         """
-        self.wait(run, "the others", lambda: self._waits_for(run) <= {node})
-        time.sleep(REFUSAL_SECONDS)
+        if self.restarts(run):
+            self.wait(run, "the others", lambda: self._waits_for(run) <= {node})
+            time.sleep(REFUSAL_SECONDS)
         self._cluster.update(node, "DOWN")
 
     def _waits_for(self, run: Path) -> set[str]:

@@ -13,6 +13,8 @@ from tests.slurm.runs import Runs
 # of three idle nodes Slurm gives two; the third is there for one that is lost
 NODES = ("--nodes", "2-3", "--ntasks-per-node", "1")
 
+pytestmark = pytest.mark.timeout(900)  # a cluster each, whose own limits come first
+
 NASTY = "a b'c $(touch bad) `touch bad` %j"
 
 
@@ -56,8 +58,7 @@ def test_under_mpirun_a_job_goes_on_without_a_node_that_lost_power(runs, cluster
     cluster.power_off("node2")
     runs.go()
     runs.wait(run, "the script's end", lambda: "RUNNING" not in runs.states(run))
-    # Slurm waits for the node until it knows that it is down; here somebody says so
-    cluster.update("node2", "DOWN")
+    runs.give_up(run, "node2")
     assert_trained(runs, run, calm)
     assert "node2 does not answer" in runs.output(run) or runs.restarts(run), runs.text(run)
 

@@ -30,7 +30,7 @@ class Place:
     """Where ranks can be started.
 
     Attributes:
-        ranks: how many, 0 if nowhere.
+        ranks: how many, >= 1.
         hosts: most ranks of each node, by name; None if all nodes answer, or nobody knows.
         silent: the nodes that do not answer.
     """
@@ -49,7 +49,7 @@ def place(ranks: int, tasks: Mapping[str, int], answering: Collection[str]) -> P
         answering: the nodes that answer.
     """
     silent = tuple(node for node in tasks if node not in answering)
-    if not silent:
+    if not silent or len(silent) == len(tasks):  # that of this process answers: asking has failed
         return Place(ranks)
     hosts = {node: count for node, count in tasks.items() if node in answering}
     return Place(min(ranks, sum(hosts.values())), hosts, silent)
@@ -73,9 +73,11 @@ def find_place(ranks: int, environ: Mapping[str, str]) -> Place:
 def allocated(environ: Mapping[str, str]) -> dict[str, int]:
     """Tasks of each node of the Slurm job around this process, by name; empty if none is told."""
     counts = slurm_tasks(environ)
+    if not counts:
+        return {}
     names = _run(["scontrol", "show", "hostnames", environ.get("SLURM_JOB_NODELIST", "")], environ)
     nodes = (names or "").split()
-    return dict(zip(nodes, counts, strict=True)) if counts and len(nodes) == len(counts) else {}
+    return dict(zip(nodes, counts, strict=True)) if len(nodes) == len(counts) else {}
 
 
 def _answers(node: str, environ: Mapping[str, str]) -> bool:
