@@ -24,7 +24,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 
@@ -152,17 +151,6 @@ class NodeCache:
         self._used: Counter[int] = Counter()  # leases of each slot
         self._dropped: deque[int] = deque()  # slots of which a lease has ended since
 
-    def __enter__(self) -> NodeCache:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def lease(self, key: Key) -> Lease | None:
         """A slot with the block, or one to fill with it; None if the caller must do without.
 
@@ -179,7 +167,7 @@ class NodeCache:
                     return self._claim(key)
                 if self._slots.state[slot] == READY:
                     return self._lend(slot, is_ready=True)
-                if not self._segment.is_locked(1 + int(self._slots.owner[slot])):
+                if not self._is_alive(int(self._slots.owner[slot])):
                     self._slots.bury(slot)
                     return self._claim(key)
                 sequence = self._slots.sequence[slot]
@@ -232,10 +220,14 @@ class NodeCache:
         while slots.state[slot] == LOADING and slots.sequence[slot] == sequence:
             if time.monotonic() > deadline:
                 return False
-            if not self._segment.is_locked(1 + int(slots.owner[slot])):
+            if not self._is_alive(int(slots.owner[slot])):
                 return True
             time.sleep(_POLL_SECONDS)
         return True
+
+    def _is_alive(self, owner: int) -> bool:
+        """Whether the rank that fills a slot can still do so; a lock of one's own is not seen."""
+        return owner == self._rank or self._segment.is_locked(1 + owner)
 
     @contextmanager
     def _table(self) -> Iterator[bool]:

@@ -61,7 +61,9 @@ def find_portions(
     course = Course(dataset.num_samples, batch_size)
     share = Plan((1,) * num_ranks)
     stop = (
-        course.per_epoch if len(blocks) <= _WINDOWS * window else _WINDOWS * samples // batch_size
+        course.per_epoch
+        if len(blocks) <= _WINDOWS * window
+        else max(1, _WINDOWS * samples // batch_size)
     )
     needed: list[set[Key]] = [set() for _ in range(num_ranks)]
     used = 0

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -300,15 +301,16 @@ class Reader:
     ) -> T:
         """`act` on the route to a field; tried again where the system fails, then a DataError."""
         for delay in (*_DELAYS, None):
+            path = (self._stage and self._stage.path(number)) or self._dataset.path(number)
             try:
-                with self._open(number) as shard:
+                with self._open(number, path) as shard:
                     return act(shard.route(name, self._fields[name]))
             except DataError:
-                if self._gives_up_copy(number):
+                if self._gives_up_copy(number, path):
                     return self._attempt(number, name, rows, act)
                 raise
             except (OSError, KeyError, ValueError, RuntimeError) as error:
-                if self._gives_up_copy(number):
+                if self._gives_up_copy(number, path):
                     return self._attempt(number, name, rows, act)
                 where = str(self._dataset.path(number))
                 what = f"rows {rows[0]}..{rows[1] - 1} of {name}"
@@ -323,21 +325,21 @@ class Reader:
             time.sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
-    def _gives_up_copy(self, number: int) -> bool:
-        """Whether a shard was read from a copy: no more, as the shard itself may be in order."""
-        if self._stage is None or self._stage.path(number) is None:
+    def _gives_up_copy(self, number: int, path: Path) -> bool:
+        """Whether `path` is a copy of a shard: no more, as the shard itself may be in order."""
+        if self._stage is None or path == self._dataset.path(number):
             return False
         self._stage.reject(number)
         return True
 
     @contextmanager
-    def _open(self, number: int) -> Iterator[OpenShard]:
-        """A shard that stays open while it is used."""
+    def _open(self, number: int, path: Path) -> Iterator[OpenShard]:
+        """A shard, or a copy of it, that stays open while it is used."""
         with self.lock:
-            copy = None if self._stage is None else self._stage.path(number)
-            path = copy or self._dataset.path(number)
             if number in self._files and self._files[number].path != path:
-                self._forget(number)
+                other = self._files.pop(number)
+                if not other.users:  # else the last of them closes it
+                    other.close()
             if number in self._files:
                 self._files.move_to_end(number)
             else:
@@ -353,6 +355,8 @@ class Reader:
         finally:
             with self.lock:
                 shard.users -= 1
+                if not shard.users and self._files.get(number) is not shard:
+                    shard.close()
 
     def _forget(self, number: int) -> None:
         """Close a shard whose handles may be stale, if nobody else is using it."""

@@ -49,8 +49,8 @@ def share_blocks(
     segment, told = None, {"problem": ""}
     if node.world.rank == 0:
         segment, told = _offer(node.world.size, dataset, fields, cache_bytes, mode)
-    told = node.broadcast(told)
     try:
+        told = node.broadcast(told)
         if "path" not in told:
             _complain(node, told["problem"])
             return None

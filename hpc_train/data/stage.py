@@ -13,6 +13,7 @@ dies gives them back. Until a copy is there, and where one cannot be had, the sh
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,7 +26,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from hpc_train.data.open_shard import stands_alone
 from hpc_train.errors import DataError
@@ -73,17 +73,6 @@ class Stage:
         self._thread = threading.Thread(target=self._run, name="hpc_train-stage", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Stage:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def path(self, number: int) -> Path | None:
         """The copy of a shard, if it is there."""
         return self._ready.get(number)
@@ -113,7 +102,12 @@ class Stage:
         """Become one of those who are there; the first doubts what it finds."""
         while True:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(self.folder / "users.lock", os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                if self.folder.lstat().st_uid != os.getuid():
+                    raise PermissionError(errno.EPERM, f"{self.folder.name} is another user's")
+                handle = os.open(self.folder / "users.lock", os.O_CREAT | os.O_RDWR, 0o600)
+            except FileNotFoundError:  # the last one has just removed it
+                continue
             if _try_lock(handle, fcntl.LOCK_EX):
                 for path in self.folder.glob("*.h5"):
                     path.replace(path.with_suffix(".old"))
@@ -198,12 +192,13 @@ class Stage:
         old, part, final = (place.with_suffix(end) for end in (".old", ".part", ".h5"))
         before = _state(file)
         if old.exists():
-            if _is_copy(old, before):
+            is_copy = _is_copy(old, before, self._is_closing)
+            if self._is_closing.is_set():  # what was not read to its end is not known to be bad
+                return 0
+            if is_copy:
                 old.replace(final)
                 return 0
             old.unlink()
-        if self._is_closing.is_set():
-            return 0
         if not stands_alone(file, self._fields):
             self._unfit.add(number)
             logger.info("%s: takes data from other files, so it is not staged", file)
@@ -213,7 +208,11 @@ class Stage:
             part.unlink()
             return 0
         _note(part).write_text(json.dumps([*before, crc]), encoding="utf-8")
-        if not _is_copy(part, _state(file)):
+        is_copy = _is_copy(part, _state(file), self._is_closing)
+        if self._is_closing.is_set():
+            part.unlink()
+            return 0
+        if not is_copy:
             part.unlink()
             raise OSError(f"{file.name} changed while it was copied, or its copy is damaged")
         part.replace(final)
@@ -267,13 +266,18 @@ def _checksum(file: Path, copy: Path | None = None, stop: threading.Event | None
     return crc
 
 
-def _is_copy(copy: Path, state: tuple[int, int]) -> bool:
-    """Whether a copy is one of a shard in this state, and intact; False without a note."""
+def _is_copy(copy: Path, state: tuple[int, int], stop: threading.Event) -> bool:
+    """Whether a copy is one of a shard in this state, and intact; False without a note.
+
+    Nothing is known if `stop` was set meanwhile.
+    """
     try:
         size, changed, crc = json.loads(_note(copy).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
-    return (size, changed) == state and copy.stat().st_size == size and _checksum(copy) == crc
+    if (size, changed) != state or copy.stat().st_size != size:
+        return False
+    return _checksum(copy, stop=stop) == crc
 
 
 def _try_lock(handle: int, kind: int) -> bool:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import h5py
 import numpy as np
@@ -239,7 +240,7 @@ def share(dataset, num_ranks, mode=True):
         cache = share_blocks(group, dataset, ["x"], 2**20, mode)
         if cache is None:
             return None
-        with cache:
+        with closing(cache):
             return cache.layout.fields
 
     return run_ranks(num_ranks, act)

@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import namedtuple
+from contextlib import closing
 
 import h5py
 import numpy as np
@@ -120,8 +122,10 @@ def test_a_shard_that_has_changed_is_copied_again(dataset, fast, made):
 def test_what_does_not_fit_is_read_where_it_is(dataset, fast, monkeypatch, caplog):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 0, 100))
     reader = Reader(dataset, ["x", "y"], 0, stage=(stage := start(dataset, fast)))
+    until = time.monotonic() + 60
     while not caplog.messages:
         assert not stage.wait(0.01)
+        assert time.monotonic() < until
     read_all(reader)
     assert stage.path(0) is None
     reader.close()
@@ -135,8 +139,10 @@ def test_a_disk_that_fills_up_stops_staging(dataset, fast, monkeypatch, caplog):
 
     monkeypatch.setattr(staging, "_checksum", fail)
     reader = Reader(dataset, ["x", "y"], 0, stage=(stage := start(dataset, fast)))
+    until = time.monotonic() + 60
     while not caplog.messages:
         assert not stage.wait(0.01)
+        assert time.monotonic() < until
     read_all(reader)
     reader.close()
     assert "No space left on device" in caplog.text
@@ -150,6 +156,24 @@ def test_a_copy_that_was_damaged_since_is_given_up(dataset, fast, caplog):
     assert stage.path(1) is None
     assert "its copy cannot be read" in caplog.text
     reader.close()
+
+
+def test_a_damaged_copy_is_given_up_also_while_somebody_uses_it(dataset, fast):
+    reader = Reader(dataset, ["x", "y"], 0, stage=(stage := start(dataset, fast)))
+    assert stage.wait(30)
+    with reader._open(1, stage.path(1)) as shard:
+        os.truncate(stage.path(1), 100)
+        read_all(reader)
+        assert stage.path(1) is None
+        assert reader._files[1] is not shard
+    reader.close()
+
+
+def test_another_users_folder_is_not_taken(dataset, fast, monkeypatch):
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    with pytest.raises(DataError, match="another user's"):
+        start(dataset, fast)
 
 
 def test_shards_that_take_data_from_elsewhere_are_not_staged(dataset, fast):
@@ -175,7 +199,7 @@ sys.stdin.read()
 
 
 def test_who_dies_while_copying_is_replaced(dataset, fast):
-    with start(dataset, fast) as first:  # makes the folder
+    with closing(start(dataset, fast)) as first:  # makes the folder
         lock = first.folder / "copying.lock"
         assert first.wait(30)
         for path in copies(fast):
@@ -186,7 +210,7 @@ def test_who_dies_while_copying_is_replaced(dataset, fast):
             stdout=subprocess.PIPE,
         ) as child:
             assert child.stdout.readline() == b"copying\n"
-            with start(dataset, fast) as stage:
+            with closing(start(dataset, fast)) as stage:
                 assert not stage.wait(0.05)
                 child.kill()
                 assert stage.wait(30)
