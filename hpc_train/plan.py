@@ -45,6 +45,13 @@ class Work:
         return self.stop - self.start
 
 
+def works(start: int, stop: int, size: int) -> Iterator[Work]:
+    """Samples [start, stop) of an order, `size` at a time, for one rank alone."""
+    for number, first in enumerate(range(start, stop, size)):
+        last = min(first + size, stop)
+        yield Work(Batch(number, 0, first, last), 0, last - first)
+
+
 @dataclass(frozen=True)
 class Plan:
     """How many samples of a global batch each rank gets, from batch `since` on."""

@@ -325,6 +325,8 @@ class Comm:
     def close(self) -> None:
         """Free a group's communicators; collective, and nothing after ranks were lost."""
         if not self.lost:
+            for duplicate in self.duplicates:
+                duplicate.close()
             for communicator in reversed(self.communicators):
                 communicator.Free()
         self.communicators = []

@@ -49,12 +49,13 @@ def leave(comm: Comm, error: BaseException, *, debug: bool = False) -> int:
 
 def _bereaved(comm: Comm) -> HpcTrainError:
     """What to say where a rank died and the others could not go on; they leave together."""
-    try:
-        comm.shrink()
-    except Exception as error:
-        if not comm.is_lost(error):
-            raise
-        return _bereaved(comm)
+    for attempts_left in reversed(range(comm.num_members + 1)):  # each needs another death
+        try:
+            comm.shrink()
+            break
+        except Exception as error:
+            if not attempts_left or not comm.is_lost(error):
+                raise
     who = ", ".join(map(str, comm.lost)) or "a rank"
     left = HpcTrainError(f"{who} died where the others could not go on without it")
     left.agreed = True

@@ -68,7 +68,10 @@ def is_known(mpi: Any, communicators: Sequence[MPI.Comm], seconds: float) -> boo
             try:
                 communicator.Iprobe()  # lets MPI look for news
                 communicator.Ack_failed()
-                if communicator.Get_failed().Get_size():
+                failed = communicator.Get_failed()
+                num_failed = failed.Get_size()
+                failed.Free()
+                if num_failed:
                     return True
             except mpi.Exception as error:
                 if is_failure(mpi, error):

@@ -34,13 +34,13 @@ class Seat:
 
     Attributes:
         node: a key of its node.
-        cores: how many it may use.
+        cores: those that it may use, by number.
         cpus: its quota, in CPU seconds a second; 0 for none.
         group: all ranks of a node with the same share the quota.
     """
 
     node: str
-    cores: int
+    cores: Sequence[int]
     cpus: float = 0.0
     group: str = ""
 
@@ -49,7 +49,7 @@ def own_seat(node: str) -> list[Json]:
     """What this process has to compute with on `node`, as `Seat` takes it."""
     quota = cpu_quota()
     limit: list[Json] = [quota.cpus, quota.group] if quota else []
-    return [node, len(os.sched_getaffinity(0)), *limit]
+    return [node, sorted(os.sched_getaffinity(0)), *limit]
 
 
 def is_tight(seats: Sequence[Seat]) -> bool:
@@ -57,15 +57,17 @@ def is_tight(seats: Sequence[Seat]) -> bool:
     nodes: dict[str, list[Seat]] = {}
     for seat in seats:
         nodes.setdefault(seat.node, []).append(seat)
-    crowded = any(len(node) > max(seat.cores for seat in node) for node in nodes.values())
-    return crowded or any(0 < seat.cpus < seat.cores for seat in seats)
+    crowded = any(
+        len(node) > len({core for seat in node for core in seat.cores}) for node in nodes.values()
+    )
+    return crowded or any(0 < seat.cpus < len(seat.cores) for seat in seats)
 
 
 def own_cpus(seats: Sequence[Seat], rank: int) -> float | None:
     """The quota of `rank`, if no other rank shares it; None without one."""
     own = seats[rank]
     sharing = [s for s in seats if (s.node, s.group) == (own.node, own.group)]
-    return own.cpus if 0 < own.cpus < own.cores and len(sharing) == 1 else None
+    return own.cpus if 0 < own.cpus < len(own.cores) and len(sharing) == 1 else None
 
 
 class Gate:

@@ -60,11 +60,8 @@ def find_portions(
     order = make_order("window", blocks, 0, window)
     course = Course(dataset.num_samples, batch_size)
     share = Plan((1,) * num_ranks)
-    stop = (
-        course.per_epoch
-        if len(blocks) <= _WINDOWS * window
-        else max(1, _WINDOWS * samples // batch_size)
-    )
+    is_short = len(blocks) <= _WINDOWS * window
+    stop = course.per_epoch if is_short else max(1, _WINDOWS * samples // batch_size)
     needed: list[set[Key]] = [set() for _ in range(num_ranks)]
     used = 0
     for batch in course.batches(0, stop):

@@ -277,7 +277,7 @@ def _is_copy(copy: Path, state: tuple[int, int], stop: threading.Event) -> bool:
         return False
     if (size, changed) != state or copy.stat().st_size != size:
         return False
-    return _checksum(copy, stop=stop) == crc
+    return bool(_checksum(copy, stop=stop) == crc)
 
 
 def _try_lock(handle: int, kind: int) -> bool:

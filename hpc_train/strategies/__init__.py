@@ -81,6 +81,9 @@ class Strategy(Protocol):
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take up what `tensors` told."""
 
+    def close(self) -> None:
+        """Let go of the model; not collective."""
+
 
 @runtime_checkable
 class Regroupable(Strategy, Protocol):

@@ -94,12 +94,16 @@ class AllReduce(LockStep):
         """Make anew what depends on who the ranks are; collective. Weights stay as they are."""
         self._regroup(layout, scheduler)
         debts = {name: reduction.debts() for name, reduction in self._reductions.items()}
-        for reduction in self._reductions.values():
-            reduction.close()
+        self.close()
         self._decision = follow(self._comm, self._learners, self._means, self._decision)
         made = self._make_reductions()
-        for name, reduction in made.items():
-            reduction.inherit(debts[name])
+        try:
+            for name, reduction in made.items():
+                reduction.inherit(debts[name])
+        except BaseException:  # another rank died
+            for reduction in made.values():
+                reduction.close()
+            raise
         self._reductions = made
 
     def recover(self, *, is_open: bool) -> tuple[Learner, Outcome] | None:

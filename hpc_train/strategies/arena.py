@@ -8,7 +8,8 @@ piece  | of one parameter group         | of another          |      what the op
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -123,6 +124,26 @@ class Arena:
         self._views = self._make_views()
         for parameter, data, _ in self._views:
             parameter.data = data
+
+    @contextmanager
+    def lend(self, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Let parameters have other values for a while, on this rank alone; `data` stays.
+
+        Args:
+            values: of some parameters, by name, in their shapes; names of others are left out.
+        """
+        lent = [
+            (parameter, view, values[name])
+            for (name, parameter), (_, view, _) in zip(self.named, self._views, strict=True)
+            if name in values
+        ]
+        try:
+            for parameter, _, value in lent:
+                parameter.data = value
+            yield
+        finally:
+            for parameter, view, _ in lent:
+                parameter.data = view
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor is a part of `data`."""

@@ -100,15 +100,12 @@ class Learner:
 
     def norm(self) -> float:
         """The global 2-norm of the gradient; not finite if any element is not."""
-        if len(self.arenas) == 1:
-            return float(torch.linalg.vector_norm(self.arenas[0].grad))
-        norms = [torch.linalg.vector_norm(arena.grad).double() for arena in self.arenas]
-        norm = float(torch.linalg.vector_norm(torch.stack([n.cpu() for n in norms])))
+        norm = math.hypot(*(float(torch.linalg.vector_norm(a.grad)) for a in self.arenas))
         if math.isfinite(norm):
             return norm
         # squares of large numbers are not finite in single precision
-        exact = [torch.linalg.vector_norm(arena.grad, dtype=torch.float64) for arena in self.arenas]
-        return float(torch.linalg.vector_norm(torch.stack([n.cpu() for n in exact])))
+        exact = (torch.linalg.vector_norm(a.grad, dtype=torch.float64) for a in self.arenas)
+        return math.hypot(*map(float, exact))
 
     def update(self, factor: float) -> None:
         """Update the parameters with `factor` times the gradient."""

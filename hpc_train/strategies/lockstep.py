@@ -184,6 +184,11 @@ class LockStep:
             own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             reduction.restore(own)
 
+    def close(self) -> None:
+        """Let go of the model: nothing waits for its gradients any more."""
+        for reduction in self._reductions.values():
+            reduction.close()
+
     def _step(self, learner: Learner, tally: Tally) -> Outcome:
         """Sum the gradients, agree, and make the same update on every rank."""
         if "failed" in tally.flags:

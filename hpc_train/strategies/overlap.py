@@ -121,8 +121,8 @@ class Overlapped:
         """
         if self._put:
             raise HpcTrainError(
-                "no memory for a micro-batch, and the step cannot be tried again, since some of its "
-                "gradients have been summed",
+                "no memory for a micro-batch, and the step cannot be tried again, since some of "
+                "its gradients have been summed",
                 where="comm.overlap",
                 hint="set comm.overlap = false, or a smaller data.micro_batch_size",
             )

@@ -198,7 +198,6 @@ class Compressed:
         self._bases: dict[str, torch.Tensor] = {}
         self._is_behind = False  # whether this rank did not hear the end of the last step
         self._num_lost = len(comm.lost)
-        self._add_up(Debts())
 
     def begin(self, samples: int) -> None:
         """Get ready for a batch of so many samples."""

@@ -158,8 +158,8 @@ class Shards:
         with torch.no_grad():
             for block in all_blocks:
                 is_open = block.piece.flat.grad is not None
-                if slot is not None:
-                    slot.save(block.saved if is_open else (), block.room if is_open else ())
+                if slot is not None and is_open:
+                    slot.save(block.saved, block.room)
                 if is_open:
                     torch.mul(block.grad, factor, out=block.scaled)
                     kernel(block.weight, block.scaled, block.state, block.group)

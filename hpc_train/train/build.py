@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,7 @@ from torch import nn
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.data import Dataset, Loader, NodeCache, Order, Stage, make_order, partners
+from hpc_train.errors import HpcTrainError
 from hpc_train.optim import LearningRate
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
@@ -75,6 +77,8 @@ class Parts:
                 arena.part()
         for loader in self.loaders.values():
             loader.close()
+        with suppress(HpcTrainError):  # of a thread that waits for lost ranks, told elsewhere
+            self.strategy.close()
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from hpc_train.compress.figures import BATCHES, Cost, flops, latency_ms, paramet
 from hpc_train.compress.pruning import Rule, weights_of
 from hpc_train.compress.pruning.sensitivity import Sensitivity
 from hpc_train.config import Config, load
-from hpc_train.data import Dataset, Loader, make_order
+from hpc_train.data import Dataset, Loader, Order, make_order
 from hpc_train.errors import ConfigError, UsageError
-from hpc_train.plan import Batch, Work
+from hpc_train.plan import works
 from hpc_train.strategies import Layout
-from hpc_train.tasks import Phase, Task, summarized, sums_of
+from hpc_train.tasks import Phase, Task, TensorBatch, summarized, sums_of
 from hpc_train.train import state
 from hpc_train.train.build import DTYPES
 from hpc_train.train.datasets import open_alone
@@ -31,6 +31,7 @@ from hpc_train.train.learning import make_task
 from hpc_train.train.network import make_model
 from hpc_train.train.played import is_played
 from hpc_train.train.saving import make_store
+from hpc_train.train.some_loss import measured_order
 from hpc_train.train.sums import measure
 from hpc_train.train.survey import needed_fields, scale_of, survey, targets_of, windows_of
 from hpc_train.train.weights import final_weights
@@ -129,42 +130,44 @@ class Plain:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss and metrics of all of `data`."""
-        return self._measure(model, self.data, None)
+        dataset: Dataset = self._datasets[self.data]
+        order = make_order("none", dataset.blocks(), 0, 1)
+        return self._measure(model, self.data, order, dataset.num_samples)
 
     def loss(self, model: nn.Module) -> float:
-        """The mean loss of the first samples that `SomeLoss` measures."""
+        """The mean loss of the samples that `SomeLoss` measures."""
         kind = "validation" if "validation" in self._datasets else "train"
-        return self._measure(model, kind, self.config.compress.scan_samples)["loss"]
+        order, length = self._order(kind)
+        count = min(self.config.compress.scan_samples, length)
+        return self._measure(model, kind, order, count)["loss"]
 
     def samples(self) -> list[torch.Tensor]:
         """Inputs of the first training samples in the order of the run."""
-        dataset = self._datasets["train"]
-        count = min(_LOOKED_AT, dataset.num_samples)
-        with self._loader("train") as loader:
-            works = _works(count)
-            batches = [self._feed.batch(loader.read(w), 0, w.stop - w.start) for w in works]
-        return [next(iter(batch.inputs.values())) for batch in batches]
+        return [next(iter(batch.inputs.values())) for batch in self._training_batches()]
 
     def batch_losses(self, model: nn.Module) -> Iterator[torch.Tensor]:
         """The mean losses of batches of the first training samples, to be derived."""
-        count = min(_LOOKED_AT, self._datasets["train"].num_samples)
-        with self._loader("train") as loader:
-            for work in _works(count):
-                batch = self._feed.batch(loader.read(work), 0, work.stop - work.start)
-                yield self._task.phases[0].losses(model, batch).values.mean()
+        for batch in self._training_batches():
+            yield self._task.phases[0].losses(model, batch).values.mean()
 
-    def _loader(self, kind: str) -> Loader:
-        dataset: Dataset = self._datasets[kind]
-        shuffle = self.config.data.shuffle if kind == "train" else "none"
-        order = make_order(shuffle, dataset.blocks(), self.config.run.seed, self._window)
-        return Loader(dataset, order, needed_fields(self.config))
+    def _training_batches(self) -> Iterator[TensorBatch]:
+        """The first training samples in the order of the run."""
+        order, length = self._order("train")
+        with self._loader("train", order) as loader:
+            for work in works(0, min(_LOOKED_AT, length), _PORTION):
+                yield self._feed.batch(loader.read(work), 0, work.size)
 
-    def _measure(self, model: nn.Module, kind: str, most: int | None) -> dict[str, float]:
-        total = self._datasets[kind].num_samples
-        count = total if most is None else min(most, total)
+    def _order(self, kind: str) -> tuple[Order, int]:
+        return measured_order(self.config, self._datasets, kind, self._window)
+
+    def _loader(self, kind: str, order: Order) -> Loader:
+        return Loader(self._datasets[kind], order, needed_fields(self.config))
+
+    def _measure(self, model: nn.Module, kind: str, order: Order, count: int) -> dict[str, float]:
         phase: Phase = self._task.phases[0]
-        with self._loader(kind) as loader:
-            tally = measure(model, phase, self._feed, map(loader.read, _works(count)))
+        with self._loader(kind, order) as loader:
+            samples = map(loader.read, works(0, count, _PORTION))
+            tally = measure(model, phase, self._feed, samples)
         layout = Layout(list(sums_of(self._task)), 1)
         found = layout.unpack(layout.pack(tally, 0, None))
         metrics = summarized(self._task, found.weight, found.loss, found.sums)
@@ -277,13 +280,6 @@ def _ranges(found: dict[str, torch.Tensor]) -> dict[str, tuple[float, float]]:
     names = [name.removesuffix(_RANGES[0]) for name in found if name.endswith(_RANGES[0])]
     pairs = {name: tuple(float(found[name + end]) for end in _RANGES) for name in names}
     return {name: (low, high) for name, (low, high) in pairs.items() if math.isfinite(high)}
-
-
-def _works(count: int) -> Iterator[Work]:
-    """Samples [0, count) of the order, some at a time."""
-    for number, start in enumerate(range(0, count, _PORTION)):
-        stop = min(start + _PORTION, count)
-        yield Work(Batch(number, 0, start, stop), 0, stop - start)
 
 
 def _batch(example: torch.Tensor, size: int) -> torch.Tensor:

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator
 
 from hpc_train.data import Samples
+from hpc_train.plan import works
 from hpc_train.strategies import Layout, Tally, Total
 from hpc_train.tasks import Task, summarized, sums_of
 from hpc_train.train.build import Parts
-from hpc_train.train.some_loss import MOST_AT_ONCE, parts_of
+from hpc_train.train.some_loss import MOST_AT_ONCE
 from hpc_train.train.source import Source
 from hpc_train.train.sums import check_metrics, measure
 from hpc_train.world import together
@@ -53,6 +54,6 @@ def measured(task: Task, total: Total) -> dict[str, float]:
 
 def _samples(loader: Source, start: int, stop: int, size: int) -> Iterator[Samples]:
     """Samples [start, stop) in the order of ids, `size` at a time."""
-    works = list(parts_of(start, stop, size))
-    loader.follow(iter(works))
-    return map(loader.get, works)
+    some = list(works(start, stop, size))
+    loader.follow(iter(some))
+    return map(loader.get, some)

@@ -31,7 +31,7 @@ from hpc_train.config.schema.transfer import Transfer
 from hpc_train.data.arrays import Rows
 from hpc_train.data.loader import Samples
 from hpc_train.errors import ConfigError
-from hpc_train.plan import Batch, Work
+from hpc_train.plan import Work, works
 from hpc_train.tasks import TensorBatch
 from hpc_train.train.build import Parts, build
 from hpc_train.train.ensemble import open_model
@@ -133,12 +133,13 @@ def write(applied: Applied, out: Path, function: Function) -> dict[str, tuple[in
     """
     parts, comm = applied.parts, applied.parts.comm
     size = parts.config.data.micro_batch_size or min(_MOST, parts.config.data.batch_size)
-    works = _portions(applied.num_samples, size)
+    portions = list(works(0, applied.num_samples, size))
     rank, ranks = comm.world.rank, comm.world.size
-    own = works[len(works) * rank // ranks : len(works) * (rank + 1) // ranks]
+    first, stop = (len(portions) * r // ranks for r in (rank, rank + 1))
+    own = portions[first:stop]
 
     def begin() -> list[object]:
-        found = dict(_arrays(applied, works[:1], function))[0]
+        found = dict(_arrays(applied, portions[:1], function))[0]
         kinds = {n: ([applied.num_samples, *a.shape[1:]], a.dtype.str) for n, a in found.items()}
         notes = {"run": str(applied.folder), "step": applied.step, "data": applied.data}
         return [*Rows.begin(out, kinds, notes), {n: shape for n, (shape, _) in kinds.items()}]
@@ -160,23 +161,15 @@ def write(applied: Applied, out: Path, function: Function) -> dict[str, tuple[in
     return {name: tuple(shape) for name, shape in shapes.items()}
 
 
-def _portions(total: int, size: int) -> list[Work]:
-    """All samples in their order, `size` at a time."""
-    return [
-        Work(Batch(number, 0, first, min(first + size, total)), 0, min(size, total - first))
-        for number, first in enumerate(range(0, total, size))
-    ]
-
-
 def _arrays(
-    applied: Applied, works: list[Work], function: Function
+    applied: Applied, portions: list[Work], function: Function
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Where each portion begins, and what `function` makes of it."""
     parts = applied.parts
     loader = parts.loaders[KIND]
-    loader.follow(iter(works))
+    loader.follow(iter(portions))
     with torch.no_grad():
-        for work in works:
+        for work in portions:
             samples: Samples = loader.get(work)
             batch = parts.feed.batch(samples, 0, len(samples.ids))
             with parts.feed.autocast():

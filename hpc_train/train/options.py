@@ -26,7 +26,7 @@ def make_options(config: Config) -> Options:
             survives=config.recovery.shrink,
             respawns=config.recovery.respawn,
             rewrites=config.regularization.max_norm is not None or config.compress.prune != "none",
-            needs_gradients=config.compress.prune == "sensitivity",
+            needs_gradients=config.compress.prune == "saliency",
         ),
         server=Terms(
             staleness=None if section.staleness == "unbounded" else section.staleness,

@@ -33,6 +33,11 @@ def training_order(config: Config, dataset: Dataset, window: int) -> Order:
     )
 
 
+def epoch_length(config: Config, train: Dataset) -> int:
+    """How many samples an epoch of training has."""
+    return config.data.samples_per_epoch or train.num_samples
+
+
 def training_orders(config: Config, train: Dataset, window: int) -> dict[str, Order]:
     """The order of each data set that has one of its own: the training data, if it is in files."""
     return {} if is_played(config) else {"train": training_order(config, train, window)}

@@ -11,7 +11,7 @@ from hpc_train.data.index import FieldInfo
 from hpc_train.errors import ConfigError, DataError
 from hpc_train.plan import Course, Plan
 from hpc_train.schedule import first_plan
-from hpc_train.train.sampling import check_sampling, sampling_fields
+from hpc_train.train.sampling import check_sampling, epoch_length, sampling_fields
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> S
         ConfigError, DataError: if the run cannot work.
     """
     train, data = datasets["train"], config.data
-    length = data.samples_per_epoch or train.num_samples
+    length = epoch_length(config, train)
     if num_ranks > length:
         raise ConfigError(
             f"there must not be more ranks than samples (ranks: {num_ranks}, samples: {length})",
@@ -207,7 +207,7 @@ def _warnings(config: Config, train: Dataset, plan: Plan) -> list[str]:
             f"rank {', '.join(idle)} will train nothing: its share of a batch of "
             f"{data.batch_size} samples is 0"
         )
-    length = data.samples_per_epoch or train.num_samples
+    length = epoch_length(config, train)
     if data.batch_size > length:
         found.append(
             f"data.batch_size is larger than an epoch: every batch holds all {length} samples of it"

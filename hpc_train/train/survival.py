@@ -107,7 +107,7 @@ class Survival:
         """
         comm = loop.parts.comm
         known = len(comm.lost)
-        while True:
+        for attempts_left in reversed(range(comm.num_members + 1)):  # each needs another death
             try:
                 with phase("recovery", operation="shrink"):
                     comm.shrink()
@@ -115,7 +115,7 @@ class Survival:
                     decision = self._meet(loop)
                 break
             except Exception as error:
-                if not comm.is_lost(error):
+                if not attempts_left or not comm.is_lost(error):
                     raise
         who = " and ".join(map(str, comm.lost[known:])) or "a replacement"
         text = f"{who} lost in batch {decision.batch}"

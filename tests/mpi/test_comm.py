@@ -80,7 +80,7 @@ def test_an_error_of_one_rank_is_raised_on_all(comm):
 def test_a_gate_holds_ranks_back_only_where_they_are_short_of_cores(comm, tight):
     """A rank that waits asleep passes when all are there; clocks of one machine agree."""
     communicator = comm.data.Dup()
-    seat = Seat("here", 1 if tight else 64)
+    seat = Seat("here", range(1 if tight else 64))
     gate = Gate(communicator, [seat] * max(2, comm.world.size))
     for last in range(comm.world.size):
         comm.meet()

@@ -186,6 +186,7 @@ def test_a_run_is_the_same_and_is_resumed_on_other_numbers_of_ranks(optimizer, t
         {"regularization": {"ema_decay": 0.8}, "run": {"evaluate": "3 steps"}},
         {"compress": {"prune": "magnitude", "amount": 0.5, "every": "2 steps", "rewind": 0.1}},
         {"compress": {"prune": "sensitivity", "amount": 0.5, "every": "2 steps"}},
+        {"compress": {"prune": "saliency", "amount": 0.5, "every": "2 steps"}},
         {"early_stopping": {"metric": "min loss", "patience": 2}, "run": {"evaluate": "2 steps"}},
         {"schedule": {"shares": [0, *[1] * (SIZE - 1)]}},
     ],

@@ -8,6 +8,7 @@ by sums of a small and a larger array; seconds of compressing by one party alone
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,9 @@ import numpy as np
 import torch
 
 from hpc_train.comm.compression import COMPRESSORS, Matrix, Terms
+from hpc_train.comm.compression.terms import Build
 from hpc_train.comm.compression.wire import Alone, Wire
+from hpc_train.errors import UsageError
 
 if TYPE_CHECKING:
     from hpc_train.comm.communicator import Comm
@@ -122,20 +125,34 @@ def _offers(
     """What each compressor needs for all buffers, each cut among `lanes` ranks of a node."""
     offers = {}
     for name, build in COMPRESSORS.items():
-        rounds, sent_bytes, seconds = 0, 0, 0.0
-        for size, layout in zip(sizes, layouts, strict=True):
-            like = torch.empty(size)
-            many = build(_Crowd(parties), like, layout, terms)
-            rounds += many.rounds
-            sent_bytes += many.sent_bytes
-            part = min(size, _SAMPLE_ELEMENTS)
-            inside = [m for m in layout if m.stop <= part]
-            alone = build(Alone(), like[:part], inside, terms)
-            values, left = torch.randn(part), torch.empty(part)
-            if name != "none":
-                seconds += _fastest(lambda c=alone, v=values, r=left: c.sum(v, r)) * size / part  # type: ignore[misc]
-        offers[name] = Offer(rounds, sent_bytes // lanes, seconds / lanes)
+        with contextlib.suppress(UsageError):  # of one that cannot have buffers as large as these
+            offers[name] = _offer(name, build, parties, lanes, sizes, layouts, terms)
     return offers
+
+
+def _offer(
+    name: str,
+    build: Build,
+    parties: int,
+    lanes: int,
+    sizes: Sequence[int],
+    layouts: Sequence[Sequence[Matrix]],
+    terms: Terms,
+) -> Offer:
+    """What one compressor needs."""
+    rounds, sent_bytes, seconds = 0, 0, 0.0
+    for size, layout in zip(sizes, layouts, strict=True):
+        like = torch.empty(size)
+        many = build(_Crowd(parties), like, layout, terms)
+        rounds += many.rounds
+        sent_bytes += many.sent_bytes
+        part = min(size, _SAMPLE_ELEMENTS)
+        inside = [m for m in layout if m.stop <= part]
+        alone = build(Alone(), like[:part], inside, terms)
+        values, left = torch.randn(part), torch.empty(part)
+        if name != "none":
+            seconds += _fastest(lambda c=alone, v=values, r=left: c.sum(v, r)) * size / part  # type: ignore[misc]
+    return Offer(rounds, sent_bytes // lanes, seconds / lanes)
 
 
 class _Crowd(Alone):

@@ -208,6 +208,9 @@ class ParameterServer:
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Nothing to take up."""
 
+    def close(self) -> None:
+        """Nothing waits for gradients."""
+
     def settle(self) -> None:
         """Give all ranks the weights of rank 0, and merge module buffers."""
         merge_buffers(self._model, self._comm, self._samples)

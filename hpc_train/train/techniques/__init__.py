@@ -63,7 +63,14 @@ class Needs:
                 hint='use "magnitude"',
             )
         return SomeLoss(
-            self.config, self.comm, self.datasets, self.feed, self.task, self.model, most
+            self.config,
+            self.comm,
+            self.datasets,
+            self.feed,
+            self.task,
+            self.model,
+            self.survey.window,
+            most,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +96,13 @@ class Pruning(Technique):
         self._sparsity = 0.0
 
     def begin(self, batch: Batch) -> None:
-        """Learn where the run is."""
+        """Learn where the run is, and what layers can bear when pruning is about to begin.
+
+        Not after the update: if a rank dies while layers are measured, the batch is done again.
+        """
         self._batch = batch.number
+        if self._is_due() and isinstance(self._pruner, Sensitivity) and self._pruner.table is None:
+            self._scan(self._pruner)
 
     def gradients(self, learner: Learner, tally: Tally) -> None:
         """What is pruned has no gradient."""
@@ -106,10 +112,9 @@ class Pruning(Technique):
     def updated(self, learner: Learner) -> None:
         """Prune what is due, and keep at zero what is pruned."""
         self._remember(learner)
-        due = self._course.schedule.due(self._batch)
-        changed = due is not None and due > self._last and not self._stopped
-        if due is not None and changed:
-            self._prune(due)
+        changed = self._is_due()
+        if changed:
+            self._prune()
         for one in self._learners if changed else (learner,):
             for arena in one.arenas:
                 arena.write(lambda data, arena=arena: self._apply(data, arena))  # type: ignore[misc]
@@ -159,8 +164,8 @@ class Pruning(Technique):
         if notes:
             self._last, self._stopped = int(notes["last"]), bool(notes["stopped"])
             self._is_kept = bool(notes["is_kept"])
-        if isinstance(self._pruner, Sensitivity) and "scan" in notes:
-            self._pruner.table = Scan.from_json(notes["scan"])
+        if isinstance(self._pruner, Sensitivity):
+            self._pruner.table = Scan.from_json(notes["scan"]) if "scan" in notes else None
         self._sparsity = _sparsity(self._masks)
 
     def _own(self, learner: Learner) -> list[tuple[Arena, str]]:
@@ -182,10 +187,15 @@ class Pruning(Technique):
         arenas = [arena for learner in self._learners for arena in learner.arenas]
         return {name: a.view(a.data, name) for a in arenas for name in a.places}
 
-    def _prune(self, due: int) -> None:
+    def _is_due(self) -> bool:
+        """Whether the update of the present batch is followed by pruning."""
+        due = self._course.schedule.due(self._batch)
+        return due is not None and due > self._last and not self._stopped
+
+    def _prune(self) -> None:
         """New masks, the same on all ranks, and where asked for the weights of before."""
-        if isinstance(self._pruner, Sensitivity) and self._pruner.table is None:
-            self._scan(self._pruner)
+        due = self._course.schedule.due(self._batch)
+        assert due is not None, "`_is_due` has found one"
         part = self._course.schedule.part(due)
         with torch.no_grad():
             masks = self._pruner.masks(self._masks, self._squares, part)
@@ -198,31 +208,20 @@ class Pruning(Technique):
     def _scan(self, pruner: Sensitivity) -> None:
         """Measure what each layer can bear, all ranks together."""
         assert self._loss is not None
-        measure, before = self._loss, {n: w.clone() for n, w in self._weights().items()}
+        measure, weights = self._loss, self._weights()
 
         def trial(masks: Mapping[str, torch.Tensor]) -> float:
-            self._write({name: before[name] * mask for name, mask in masks.items()})
-            try:
+            masked = {name: weights[name] * mask for name, mask in masks.items()}
+            with ExitStack() as stack:
+                for learner in self._learners:
+                    for arena in learner.arenas:
+                        stack.enter_context(arena.lend(masked))
                 return measure()
-            finally:
-                self._write({name: before[name] for name in masks})
 
         table = pruner.scan(trial)
         if self._group.world.is_coordinator:
             for row in table.rows(pruner.amount):
                 logger.info("%s", "  ".join(row))
-
-    def _write(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Put weights into the arenas, by name."""
-
-        def put(data: torch.Tensor, arena: Arena) -> None:
-            for name, value in weights.items():
-                if name in arena.places:
-                    arena.view(data, name).copy_(value)
-
-        for learner in self._learners:
-            for arena in learner.arenas:
-                arena.write(lambda data, arena=arena: put(data, arena))  # type: ignore[misc]
 
     def _agree(self, masks: Mapping[str, torch.Tensor]) -> None:
         for name, mask in masks.items():
