@@ -10,7 +10,7 @@ import torch
 from hpc_train.comm.arithmetic import DTYPES
 from hpc_train.comm.auto import Builder, auto, explain
 from hpc_train.comm.background import Background
-from hpc_train.comm.communicator import Comm, connect
+from hpc_train.comm.communicator import Comm
 from hpc_train.comm.compressed import CompressedSum, compressed
 from hpc_train.comm.compression import COMPRESSORS, Matrix, Terms
 from hpc_train.comm.hierarchical import hierarchical
@@ -20,6 +20,7 @@ from hpc_train.comm.operation import Nothing, OnDevice, Operation
 from hpc_train.comm.post import Post
 from hpc_train.comm.ring import RingSum
 from hpc_train.comm.shared import shared
+from hpc_train.comm.start import connect
 from hpc_train.comm.threads import duplicate, lets_threads
 from hpc_train.errors import UsageError, unknown
 

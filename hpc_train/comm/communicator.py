@@ -26,8 +26,7 @@ from hpc_train.comm.node import Node, host_key
 from hpc_train.comm.post import Post
 from hpc_train.comm.replacement import Invitation, Replacement
 from hpc_train.comm.threads import need_threads
-from hpc_train.errors import SetupError
-from hpc_train.leaving import arrive, take_leave
+from hpc_train.leaving import take_leave
 from hpc_train.record import operation, phase
 from hpc_train.world import Json, World
 
@@ -376,26 +375,3 @@ class Comm:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def connect() -> Comm:
-    """Start MPI and meet the others; a replacement of one is alone until it `join`s them.
-
-    Raises:
-        SetupError: if no MPI library can be loaded.
-    """
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise SetupError(
-            f"no MPI library can be loaded: {str(error).splitlines()[0]}",
-            hint="pip install 'hpc-train[mpi]', or load the site's MPI (module load openmpi)",
-        ) from error
-    arrive()
-    invited = replacement.invitation(MPI)
-    if invited is None:
-        return Comm(MPI, MPI.COMM_WORLD)
-    comm = Comm(MPI, MPI.COMM_SELF)
-    comm.invitation, comm.members = invited, (invited.number,)
-    comm.num_members = invited.num_members
-    return comm

@@ -151,6 +151,9 @@ def _evaluate(
     config: Config, comm: Comm, folder: Path
 ) -> tuple[nn.Module, dict[str, dict[str, float]]]:
     """The average of all members, and its metrics on the data sets beside the training data."""
+    # each sample is read once: neither copies nor a cache of the node would pay
+    data = config.data.model_copy(update={"stage": None, "node_cache": False})
+    config = config.model_copy(update={"data": data})
     parts = build(member_config(config, folder, 0, None), comm)
     try:
         model = together(comm, lambda: _average(parts, config, folder))

@@ -78,6 +78,15 @@ def test_rate_and_norm():
     assert learner.norm() != learner.norm()
 
 
+def test_the_norm_of_large_single_precision_gradients_is_finite():
+    model = network().float()
+    learner = learner_of(model, "sgd")
+    for parameter in model.parameters():
+        parameter.grad.fill_(1e25)  # whose square is beyond single precision
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert learner.norm() == pytest.approx(1e25 * count**0.5, rel=1e-6)
+
+
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ConfigError, match="phase main has no parameters to train"):
         learner_of(network().requires_grad_(False))
