@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import ExitStack
 
 from hpc_train.comm import Comm
@@ -40,8 +39,6 @@ def run(
     base = prepared.config({})
     device = together(comm, lambda: ready_device(base, comm))
     threads = set_threads(base.device.threads, comm, base.schedule.reserve)
-    # torch does it at the first step: seconds that belong to no trial, and that foretell nothing
-    importlib.import_module("torch._dynamo")
     member = Member(prepared, comm, device, threads, stop, hooks)
     with ExitStack() as stack:
         lead: list[Lead] = []

@@ -1,5 +1,8 @@
 """Optimizers, clipping, curves: torch's own numbers on flat buffers."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -49,6 +52,20 @@ def test_updates_of_flat_buffers_are_torchs_of_separate_parameters(name):
         optimizer.step()
     for mine, theirs in zip(flat.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_optimizers_do_not_load_the_compiler():
+    script = (
+        "import sys, torch\n"
+        "from hpc_train.optim import OPTIMIZERS, Settings, make_optimizer\n"
+        "for name in OPTIMIZERS:\n"
+        "    weight = torch.nn.Parameter(torch.ones(2))\n"
+        "    weight.grad = torch.ones(2)\n"
+        "    make_optimizer(name, [weight], Settings()).step()\n"
+        "    assert (weight < 1).all(), name\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 @given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), limit=st.floats(1e-3, 1e3))

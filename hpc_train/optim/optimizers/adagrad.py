@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hpc_train.optim.optimizers.eager import eager
 from hpc_train.optim.optimizers.kind import Kind, Parameters, Settings
 
 
@@ -16,7 +17,7 @@ def adagrad(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer
     Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic
     optimization", JMLR 12, 2011.
     """
-    return torch.optim.Adagrad(
+    return eager(torch.optim.Adagrad)(
         parameters,
         lr=settings.lr,
         eps=settings.eps,

@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 
+from hpc_train.optim.optimizers.eager import eager
 from hpc_train.optim.optimizers.kind import Kernel, Kind, Parameters, Settings
 
 
 def adam(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
     """Adam with L2 weight decay (Kingma and Ba, ICLR 2015)."""
-    return torch.optim.Adam(parameters, **_moments(settings))
+    return eager(torch.optim.Adam)(parameters, **_moments(settings))
 
 
 def adamw(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019)."""
-    return torch.optim.AdamW(parameters, **_moments(settings))
+    return eager(torch.optim.AdamW)(parameters, **_moments(settings))
 
 
 def _moments(settings: Settings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hpc_train.optim.optimizers.adam import MOMENTS
+from hpc_train.optim.optimizers.eager import eager
 from hpc_train.optim.optimizers.kind import Kind, Parameters, Settings
 from hpc_train.optim.optimizers.layerwise import Layerwise, norm_ratio
 
@@ -51,7 +52,7 @@ def lamb(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
         "eps": settings.eps,
         "weight_decay": settings.weight_decay,
     }
-    return Lamb(parameters, defaults)
+    return eager(Lamb)(parameters, defaults)
 
 
 LAMB = Kind(lamb, MOMENTS, by_layer=True)

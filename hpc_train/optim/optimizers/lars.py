@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hpc_train.optim.optimizers.eager import eager
 from hpc_train.optim.optimizers.kind import Kind, Parameters, Settings
 from hpc_train.optim.optimizers.layerwise import Layerwise, norm_ratio
 
@@ -46,7 +47,7 @@ def lars(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
         "weight_decay": settings.weight_decay,
         "trust_coefficient": settings.trust_coefficient,
     }
-    return Lars(parameters, defaults)
+    return eager(Lars)(parameters, defaults)
 
 
 def _options(settings: Settings) -> frozenset[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hpc_train.optim.optimizers.eager import eager
 from hpc_train.optim.optimizers.kind import Kind, Parameters, Settings, momentum_buffer
 
 
@@ -16,7 +17,7 @@ def rmsprop(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer
     Tieleman and Hinton, "Neural networks for machine learning", lecture 6.5, 2012; centred as in
     Graves, "Generating sequences with recurrent neural networks", 2013.
     """
-    return torch.optim.RMSprop(
+    return eager(torch.optim.RMSprop)(
         parameters,
         lr=settings.lr,
         alpha=settings.alpha,

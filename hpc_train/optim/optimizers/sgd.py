@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from hpc_train.optim.optimizers.eager import eager
 from hpc_train.optim.optimizers.kind import Kind, Parameters, Settings, momentum_buffer
 
 
 def sgd(parameters: Parameters, settings: Settings) -> torch.optim.Optimizer:
     """Stochastic gradient descent with (Nesterov) momentum and L2 weight decay."""
-    return torch.optim.SGD(
+    return eager(torch.optim.SGD)(
         parameters,
         lr=settings.lr,
         momentum=settings.momentum,
