@@ -1,8 +1,10 @@
-"""What failures cost: `python benchmarks/reliability/main.py [WHAT ...]`; see README.md."""
+"""What failures cost: `python benchmarks/reliability/main.py [PART ...]`; see README.md."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -10,19 +12,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from jobs import Job, Outcome, count_events, disturb, last_step, verdict
 
-from hpc_train.bench.harness import alternate, circumstances, paired_ratios, write_results
+from hpc_train.bench.harness import (
+    alternate,
+    circumstances,
+    paired_ratios,
+    read_results,
+    write_results,
+)
 from hpc_train.record import hearing, listening, operation, phase
 from hpc_train.recovery.flight import Tape
 from hpc_train.recovery.patience import Patience
 from hpc_train.recovery.recorder import Recorder
 
 HERE = Path(__file__).parent
-KILLS, STOPS = 200, 20
+KILLS, TIMED, STOPS = 200, 60, 20
 EPOCHS, HIDDEN = 400, 128  # enough steps for five kills
 ALARM_EPOCHS = 435  # of 23 steps: 10^4
 ROUNDS = 7
@@ -31,49 +40,82 @@ RESPAWN_HIDDEN = 512
 PROBLEMS = ("hang", "failed", "samples", "weights")
 
 
-def failures(folder: Path, number: int, total: int, seed: int) -> dict:
+@dataclass(frozen=True)
+class Asked:
+    """How a part is measured.
+
+    Attributes:
+        path: where its results go.
+        recorded: the jobs there, to go on with.
+        seconds: after which no further job is begun.
+    """
+
+    path: Path
+    recorded: list[dict]
+    seconds: float
+
+    def keep(self, found: dict) -> None:
+        """Write down what is known by now."""
+        write_results(
+            self.path,
+            {"benchmark": f"reliability {self.path.stem}", "environment": circumstances(), **found},
+        )
+
+
+def failures(folder: Path, number: int, total: int, asked: Asked) -> dict:
     """Jobs of 3 to 6 ranks whose ranks are lost, until there were `total` losses."""
-    rng = random.Random(seed)
     calm = Job(folder / "calm", 1, EPOCHS, HIDDEN)
     calm.end()
-    outcomes: list[Outcome] = []
-    while sum(one.kills for one in outcomes) < total:
+    outcomes = [Outcome(**one) for one in asked.recorded]
+    until = time.monotonic() + asked.seconds
+    while sum(one.kills for one in outcomes) < total and time.monotonic() < until:
         ranks = 3 + len(outcomes) % 4
         job = Job(folder / f"job-{len(outcomes)}", ranks, EPOCHS, HIDDEN)
-        outcome = disturb(job, ranks, number, rng, pause=0.4)
+        outcome = disturb(job, ranks, number, random.Random(len(outcomes)), pause=0.4)
         outcome.problem = verdict(job, calm.run)
         if outcome.problem:
             outcome.text = job.text()
             print(f"{outcome.problem} in job {len(outcomes)}:\n{outcome.text}", file=sys.stderr)
         job.close()
         outcomes.append(outcome)
-        print(f"\r{sum(o.kills for o in outcomes)} of {total}", end="", file=sys.stderr)
-        if outcome.kills == 0 and len(outcomes) > 5 and not any(o.kills for o in outcomes):
+        asked.keep(losses(outcomes))
+        print(f"{sum(o.kills for o in outcomes)} of {total}", file=sys.stderr)
+        if len(outcomes) > 5 and not any(o.kills for o in outcomes):
             sys.exit("no rank could be reached")
-    print(file=sys.stderr)
+    return losses(outcomes)
+
+
+def losses(outcomes: list[Outcome]) -> dict:
+    """What became of all jobs so far."""
     recoveries = [seconds for one in outcomes for seconds in one.recoveries]
     return {
         "jobs": len(outcomes),
         "lost": sum(one.kills for one in outcomes),
         **{what: sum(o.problem == what for o in outcomes) for what in PROBLEMS},
-        "recoveries": recoveries,
+        "recoveries": len(recoveries),
         "median_seconds": float(np.median(recoveries)),
         "p99_seconds": float(np.quantile(recoveries, 0.99)),
         "largest_seconds": max(recoveries),
+        "each": [asdict(one) for one in outcomes],
     }
 
 
-def kills(folder: Path, total: int = KILLS, seed: int = 0) -> dict:
+def kills(folder: Path, asked: Asked) -> dict:
     """SIGKILL at random instants."""
-    return failures(folder, signal.SIGKILL, total, seed)
+    return failures(folder, signal.SIGKILL, KILLS, asked)
 
 
-def stops(folder: Path, total: int = STOPS, seed: int = 0) -> dict:
+def recovery(folder: Path, asked: Asked) -> dict:
+    """The same, for its seconds: to be measured on a quiet machine."""
+    return failures(folder, signal.SIGKILL, TIMED, asked)
+
+
+def stops(folder: Path, asked: Asked) -> dict:
     """SIGSTOP at random instants: the watchdog must find it."""
-    return failures(folder, signal.SIGSTOP, total, seed)
+    return failures(folder, signal.SIGSTOP, STOPS, asked)
 
 
-def alarms(folder: Path) -> dict:
+def alarms(folder: Path, asked: Asked) -> dict:
     """10^4 steps of 8 ranks, while another process keeps a core busy; the watchdog's floor is 1 s.
 
     The default is 60 s: what does not trip one second will not trip a minute.
@@ -91,12 +133,12 @@ def alarms(folder: Path) -> dict:
     return {"steps": steps, "alarms": false, "problem": problem, "text": text if false else ""}
 
 
-def respawn(folder: Path, seconds: float = RESPAWN_SECONDS) -> dict:
+def respawn(folder: Path, asked: Asked) -> dict:
     """Steps of 4 ranks, one of which is killed every 10 s and replaced, against an undisturbed run.
 
     Both are measured from when all ranks train; the undisturbed run for a third of the time.
     """
-    rng = random.Random(1)
+    rng, seconds = random.Random(1), RESPAWN_SECONDS
     big = ["run.epochs=9999", "recovery.respawn=true", "data.batch_size=512"]
     calm = Job(folder / "calm", 4, EPOCHS, RESPAWN_HIDDEN, *big)
     calm.wait_for(4, 20)
@@ -144,7 +186,7 @@ def _rate(job: Job, seconds: float) -> float:
     return (last_step(job.run) - begun) / (time.monotonic() - started)
 
 
-def cost(folder: Path) -> dict:
+def cost(folder: Path, asked: Asked) -> dict:
     """Microseconds of a step that recorder and watchdog take: the phases of a step, recorded."""
     recorder = Recorder(Tape.create(folder / "rank-0000.flight", 0), Patience(60.0))
 
@@ -174,7 +216,7 @@ def cost(folder: Path) -> dict:
     return {"microseconds_per_step": extra, "share_of_10_ms": extra / 1e4}
 
 
-def overhead(folder: Path) -> dict:
+def overhead(folder: Path, asked: Asked) -> dict:
     """Throughput of 2 ranks, steps of some 10 ms, with all of it and without, by turns."""
     sides = {
         "without": ["recovery.watch=false", "recovery.shrink=false"],
@@ -202,6 +244,7 @@ def overhead(folder: Path) -> dict:
 
 PARTS = {
     "kills": kills,
+    "recovery": recovery,
     "stops": stops,
     "alarms": alarms,
     "respawn": respawn,
@@ -210,18 +253,23 @@ PARTS = {
 }
 
 
-def main(names: list[str]) -> None:
-    """Measure, print, record; `kills=50,2` measures 50 kills with the seed 2, in a file apart."""
-    for asked in names or list(PARTS):
-        name, _, arguments = asked.partition("=")
-        numbers = [int(text) for text in arguments.split(",") if text]
+def main() -> None:
+    """Measure, print, record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--add", action="store_true", help="go on with the jobs on record")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no job after them")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    told = parser.parse_args()
+    for part in told.part:
+        path = told.out / f"{part}.json"
+        recorded = read_results(path).get("each", []) if told.add and path.exists() else []
+        asked = Asked(path, recorded, told.seconds)
         with tempfile.TemporaryDirectory() as folder:
-            found = PARTS[name](Path(folder), *numbers)
-        print(asked, {key: value for key, value in found.items() if key != "recoveries"})
-        document = {"benchmark": f"reliability {name}", "environment": circumstances(), **found}
-        piece = f"-{numbers[1]}" if len(numbers) > 1 else ""
-        write_results(HERE / "results" / f"{name}{piece}.json", document)
+            found = PARTS[part](Path(folder), asked)
+        print(part, {key: value for key, value in found.items() if key != "each"})
+        asked.keep(found)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
