@@ -86,7 +86,7 @@ class Coordinator:
         elif what == "report":
             self._report(rank, message, now)
         elif what == "ended":
-            self._ended(message, now)
+            self._ended(rank, message, now)
 
     def lose(self, ranks: set[int], now: float) -> None:
         """Hear that ranks died; trials of which none is left are begun again elsewhere."""
@@ -139,12 +139,14 @@ class Coordinator:
     def _report(self, rank: int, message: Message, now: float) -> None:
         trial = self.history.trials[message["trial"]]
         run = self._roster.running.get(trial.number)
-        if run is not None:
-            run.done, run.heard = float(message["done"]), now
-            run.begun = message["begun"] if run.begun is None else run.begun
+        if run is None or rank not in run.ranks:  # its group has lost a rank, and is about to see
+            self._send(rank, {"do": "reply", "decision": "go", "at_once": True})
+            return
+        run.done, run.heard = float(message["done"]), now
+        run.begun = message["begun"] if run.begun is None else run.begun
         for step, values in [*message.get("earlier", []), (message["step"], message["values"])]:
             if step not in trial.reports:  # one that is continued repeats what came after its save
-                self._reached(trial, step, [_number(value) for value in values], now)
+                self._reached(trial, step, [_number(value) for value in values], run)
         decision = "prune" if trial.prune else "go"
         if decision == "go" and self._at_boundary(trial) and message["done"] < 1:
             decision = "pause"
@@ -152,7 +154,7 @@ class Coordinator:
         at_once = decision == "go" and message["done"] < 1
         self._send(rank, {"do": "reply", "decision": decision, "at_once": at_once})
 
-    def _reached(self, trial: Trial, step: int, values: list[float], now: float) -> None:
+    def _reached(self, trial: Trial, step: int, values: list[float], run: Running) -> None:
         """Record an evaluation, and whether it is to be the last."""
         prune = not self._study.population.size and self._search.report(trial.number, step, values)
         self._note(
@@ -162,15 +164,17 @@ class Coordinator:
                 "step": step,
                 "values": [value if math.isfinite(value) else None for value in values],
                 "decision": "prune" if prune else "go",
-                "time": now,
+                "done": round(run.done, 6),
+                "time": run.heard,
             }
         )
 
-    def _ended(self, message: Message, now: float) -> None:
-        run = self._roster.running.pop(message["trial"], None)
-        trial = self.history.trials[message["trial"]]
-        if run is None or trial.is_finished:
+    def _ended(self, rank: int, message: Message, now: float) -> None:
+        run = self._roster.running.get(message["trial"])
+        if run is None or rank not in run.ranks:  # it was lost, and may have begun again elsewhere
             return
+        self._roster.running.pop(run.trial)
+        trial = self.history.trials[run.trial]
         if (status := message["status"]) == "paused":
             self._note({"kind": "paused", "trial": trial.number, "time": now})
             self._take_up(trial)

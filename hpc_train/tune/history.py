@@ -33,6 +33,7 @@ class Trial:
         generation: of a population.
         prune: whether it was told to end.
         lost: how often its ranks died.
+        done: the part of it that had been trained at its last evaluation.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Trial:
     generation: int = 0
     prune: bool = False
     lost: int = 0
+    done: float = 0.0
 
     @property
     def is_finished(self) -> bool:
@@ -146,6 +148,7 @@ def _apply_to(trial: Trial, record: dict[str, Any]) -> None:
     elif kind == "reported":
         trial.reports[record["step"]] = [_number(value) for value in record["values"]]
         trial.prune = trial.prune or record["decision"] == "prune"
+        trial.done = record.get("done", trial.done)  # version 1 had none at first
     elif kind in ("paused", "lost", "finished") and trial.parts and not trial.parts[-1]["stop"]:
         trial.parts[-1]["stop"] = record["time"]
     if kind == "lost":

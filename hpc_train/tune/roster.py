@@ -106,7 +106,7 @@ class Roster:
         self.running[trial] = Running(trial, set(ranks), now, heard=now)
 
     def starts(self, now: float, *, widened: bool) -> list[Place]:
-        """The trials that free ranks shall begin now, all of which end before the deadline.
+        """The trials that free ranks shall begin now; new ones only if they end in time.
 
         Args:
             now: the time.
@@ -114,26 +114,42 @@ class Roster:
         """
         if not self.free or not self.waiting:
             return []
-        wants = [want for number in self.waiting if self._in_time(want := self.want(number), now)]
-        spare = len(self.free) - sum(want.ranks for want in wants)
-        if widened and self.may_join and wants and spare > 0:
-            wants = widen(wants, spare, self.facts.restart_seconds)
+        wants = self._in_time(now, widened=widened and self.may_join)
         free_at = dict.fromkeys(self.alive, now + _SOON) | dict.fromkeys(self.free, now)
         for run in self.running.values():
             free_at |= dict.fromkeys(run.ranks, now + max(_SOON, self.left(run, now)))
         pace = dict.fromkeys(self.alive, 1.0)
         idle, found = set(self.free), []
         for place in assign(in_order(wants), free_at, pace, now, self.facts.nodes):
-            if place.start <= now and place.finish <= self.facts.deadline:
+            if place.start <= now and self._ends(place.trial, place.finish):
                 found.append(place)
             idle -= set(place.ranks)
             if not idle:  # whatever comes later starts later
                 break
         return found
 
-    def _in_time(self, want: Want, now: float) -> bool:
-        """Whether a trial would end before the deadline if it began now, as far as is known."""
-        return now + duration(want.seconds, want.ranks) <= self.facts.deadline
+    def _in_time(self, now: float, *, widened: bool) -> list[Want]:
+        """The trials that wait and would end before the deadline if they began now.
+
+        As far as is known; with spare ranks if they are `widened`. Of those that would not, the
+        one that ends last is left out first: its ranks may bring another one home.
+        """
+        wants = [self.want(number) for number in self.waiting]
+        while True:
+            spare = len(self.free) - sum(want.ranks for want in wants)
+            found = wants
+            if widened and wants and spare > 0:
+                found = widen(wants, spare, self.facts.restart_seconds)
+            ends = {want.trial: now + duration(want.seconds, want.ranks) for want in found}
+            late = [trial for trial, end in ends.items() if not self._ends(trial, end)]
+            if not late:
+                return found
+            last = max(late, key=lambda trial: (ends[trial], trial))
+            wants = [want for want in wants if want.trial != last]
+
+    def _ends(self, trial: int, finish: float) -> bool:
+        """Whether a trial may run to `finish`: what has been begun goes on, if only a little."""
+        return finish <= self.facts.deadline or bool(self.history.trials[trial].parts)
 
     def joinable(self, now: float) -> Running | None:
         """The running trial that idle ranks shall join; None if that ends nothing sooner."""
@@ -147,17 +163,18 @@ class Roster:
         return None if trial is None else self.running[trial]
 
     def want(self, number: int) -> Want:
-        """How long a trial needs, and on how many ranks."""
+        """How long the rest of a trial needs, and on how many ranks."""
         trial = self.history.trials[number]
         seconds = self.seconds(trial)
         size, ranks = self._size(trial)
         ranks = 1 if self.bereaved else ranks
         # where nothing is known yet, sizes alone put the longest first
-        return Want(number, size * 1e-9 if seconds is None else seconds, ranks)
+        return Want(number, size * (1 - trial.done) * 1e-9 if seconds is None else seconds, ranks)
 
     def seconds(self, trial: Trial) -> float | None:
-        """What one rank would need for a trial; None if nothing is known."""
-        return self.durations.foretell(trial.params, self._size(trial)[0])
+        """What one rank would need for the rest of a trial; None if nothing is known."""
+        whole = self.durations.foretell(trial.params, self._size(trial)[0])
+        return None if whole is None else whole * (1 - trial.done)
 
     def left(self, run: Running, now: float) -> float:
         """Seconds until a running trial ends: by its progress, else by those that have ended."""

@@ -173,24 +173,82 @@ def test_nothing_begins_before_all_ranks_are_heard():
     assert sorted(rank for rank, _ in job.orders) == [0, 1]
 
 
-def test_what_fits_before_the_end_is_started_although_longer_trials_do_not():
-    space = {"run.epochs": {"type": "categorical", "choices": [2, 50]}}
-    known = [{"kind": "asked", "trial": 0, "params": {"run.epochs": 2}, "time": 0.0}]
-    known += [{"kind": "session", "ranks": 1, "time": 0.0}]
-    known += [{"kind": "started", "trial": 0, "ranks": [0], "time": 0.0}]
-    known += [
-        {"kind": "reported", "trial": 0, "step": 2, "values": [0], "decision": "go", "time": 2.0}
-    ]
+EPOCHS = {"run.epochs": {"type": "categorical", "choices": [2, 16, 50]}}
+
+
+def known(*epochs, **more):
+    """A journal with a trial of 2 epochs that took 2 seconds, and others that wait."""
+    records = [{"kind": "session", "ranks": 1, "time": 0.0}]
+    records += [{"kind": "asked", "trial": 0, "params": {"run.epochs": 2}, "time": 0.0}]
+    records += [{"kind": "started", "trial": 0, "ranks": [0], "time": 0.0}]
+    told = {"step": 2, "values": [0], "decision": "go", "done": 1.0, "time": 2.0}
+    records += [{"kind": "reported", "trial": 0, **told}]
     done = {"state": "complete", "values": [0], "reason": "", "time": 2.0}
-    known += [{"kind": "finished", "trial": 0, **done}]
-    known += [
-        {"kind": "asked", "trial": n, "params": {"run.epochs": epochs}, "time": 2.0}
-        for n, epochs in ((1, 50), (2, 2))
-    ]
-    job = Job(study(space=space, trials=3), ranks=1, records=known, deadline=10.0)
-    job.coordinator.handle(0, {"what": "free"}, 2.0)
+    records += [{"kind": "finished", "trial": 0, **done}]
+    asked = [{"kind": "asked", "time": 2.0, "params": {"run.epochs": n}} for n in epochs]
+    return records + [{**one, "trial": n} for n, one in enumerate(asked, 1)]
+
+
+def begun(ranks, records, **facts):
+    """The trials that begin, and their ranks, when all ranks are heard."""
+    trials = sum(record["kind"] == "asked" for record in records)
+    job = Job(study(space=EPOCHS, trials=trials), ranks=ranks, records=records, **facts)
+    for rank in range(ranks):
+        job.coordinator.handle(rank, {"what": "free"}, 2.0)
     job.coordinator.decide(2.0)
-    assert [order["trial"] for _, order in job.orders] == [2]
+    return {order["trial"]: order["ranks"] for _, order in job.orders if order["do"] == "train"}
+
+
+def test_what_fits_before_the_end_is_started_although_longer_trials_do_not():
+    assert begun(1, known(50, 2), deadline=10.0) == {2: [0]}
+
+
+def test_what_is_in_time_on_spare_ranks_is_started_on_them():
+    assert begun(4, known(16), deadline=10.0, restart_seconds=1.0) == {1: [0, 1, 2, 3]}
+    # one of the long ones can be brought home, not both
+    found = begun(4, known(16, 50, 16), deadline=10.0, restart_seconds=1.0)
+    assert found == {1: [0, 1, 2, 3]}
+
+
+def test_what_was_begun_goes_on_although_it_does_not_end_in_time():
+    part = [{"kind": "started", "trial": 1, "ranks": [0], "time": 2.0}]
+    told = {"step": 1, "values": [0], "decision": "go", "done": 0.2, "time": 2.0}
+    part += [{"kind": "reported", "trial": 1, **told}, {"kind": "paused", "trial": 1, "time": 2.0}]
+    assert begun(1, known(50) + part, deadline=10.0) == {1: [0]}
+    assert begun(1, known(50), deadline=10.0) == {}
+
+
+def test_of_a_trial_that_goes_on_only_the_rest_counts():
+    part = [{"kind": "started", "trial": 1, "ranks": [0], "time": 2.0}]
+    told = {"step": 1, "values": [0], "decision": "go", "done": 0.8, "time": 2.0}
+    part += [{"kind": "reported", "trial": 1, **told}, {"kind": "paused", "trial": 1, "time": 2.0}]
+    # 10 of its 50 seconds are left: the other one is longer
+    assert begun(1, known(50, 16) + part) == {2: [0]}
+
+
+def test_a_rank_that_speaks_of_a_trial_that_was_taken_from_it_changes_nothing():
+    job = Job(study(trials=1, groups={"ranks_per_trial": 2}), ranks=3)
+    for rank in range(3):
+        job.coordinator.handle(rank, {"what": "free"}, 0.0)
+    job.coordinator.decide(0.0)
+    assert job.orders[-1][1]["ranks"] == [0, 1]
+    job.coordinator.lose({1}, 1.0)
+    lost = {"what": "ended", "trial": 0, "status": "lost", "reason": "a rank died"}
+    job.orders.clear()
+    job.coordinator.handle(0, lost, 1.0)
+    job.coordinator.decide(1.0)  # rank 0 has not said that it is free
+    assert [order["ranks"] for _, order in job.orders] == [[2]]
+    before = len(job.records)
+    job.orders.clear()
+    job.coordinator.handle(0, {**lost, "status": "failed", "reason": "late"}, 2.0)
+    told = {"step": 1, "values": [0.0], "done": 0.5, "begun": 0.0}
+    job.coordinator.handle(0, {"what": "report", "trial": 0, **told}, 2.0)
+    assert len(job.records) == before
+    assert [(rank, order["decision"]) for rank, order in job.orders] == [(0, "go")]
+    ended = {"what": "ended", "trial": 0, "status": "done", "reason": ""}
+    job.coordinator.handle(2, {"what": "report", "trial": 0, **told}, 3.0)
+    job.coordinator.handle(2, ended, 3.0)
+    assert states(job.records) == {"complete": 1}
 
 
 def test_where_nothing_was_heard_nothing_is_decided_anew(monkeypatch):
