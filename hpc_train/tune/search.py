@@ -103,7 +103,8 @@ class Search:
 
     def report(self, number: int, step: int, values: list[float]) -> bool:
         """Hear what a trial reached in its evaluation `step`, from 1; whether it shall end."""
-        if len(self._section.objective) > 1 or not math.isfinite(values[0]):
+        several = len(self._section.objective) > 1
+        if several or self._section.pruner.name == "none" or not math.isfinite(values[0]):
             return False
         trial = self._live[number]
         trial.report(values[0], step)
