@@ -196,7 +196,8 @@ def _told(error: HpcTrainError, space: Space, *, overridden: bool) -> ConfigErro
     """A mistake of a trial, as one of the study."""
     place, hint = error.where, error.hint
     if place in (None, "override"):
-        found = any(key in error.message for key in space.parameters)
+        sections = [f"[{key.partition('.')[0]}]" for key in space.parameters]
+        found = any(name in error.message for name in (*space.parameters, *sections))
         place = "space" if found or not overridden else "space or study.overrides"
     for key, one in space.parameters.items():
         if one.type == "float" and error.message.startswith(f"{key} must be an integer"):

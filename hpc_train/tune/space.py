@@ -164,6 +164,9 @@ def _check_condition(key: str, other: str, wanted: Any, known: Mapping[str, Para
     if other not in known:
         raise ConfigError(unknown("parameter", other, known), where=f"space.{key}.when")
     if not in_range(known[other], wanted):
+        known_values = ", ".join(map(repr, ends(known[other])))
         raise ConfigError(
-            f"a condition must name a value of {other} ({wanted!r})", where=f"space.{key}.when"
+            f"a condition must name a value of {other} ({wanted!r})",
+            where=f"space.{key}.when",
+            hint=f"{'one of' if known[other].choices else 'from, to'} {known_values}",
         )
