@@ -97,6 +97,24 @@ def test_samplers_propose_what_optunas_own_do_on_the_same_history(sampler):
     assert ("optimizer.momentum" in rest) == momentum
 
 
+@pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"grid"}))
+def test_a_search_asks_as_a_study_of_optunas_own_does(sampler):
+    more = {"objective": [{"metric": "min loss"}] * 2} if sampler == "nsga2" else {}
+    section = study(sampler, **more)
+    space = Space.ordered(section.space)
+    search = Search(section, space)
+    own = optuna.create_study(directions=section.directions)
+    for number in range(12 if sampler == "gp" else 24):
+        point = search.ask()
+        own.sampler = search._sampler(number)
+        trial = own.ask()
+        for key, value in point.items():
+            asked = trial._suggest(key, distribution(space.parameters[key]))
+            assert asked == (label(value) if space.parameters[key].choices else value)
+        finish(search, number, point)
+        own.tell(trial, [loss(point)] * len(section.objective))
+
+
 PRUNERS = {
     "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=5),
     "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4),
