@@ -21,7 +21,7 @@ slow rank does not take what a fast one, still busy, would finish earlier.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 
 from hpc_train.plan import Batch, Work
@@ -63,18 +63,28 @@ class Dispatcher:
         self._next: Batch | None = None
         self._free_at = dict.fromkeys(shares, 0.0)
 
-    def begin(self, batches: Iterator[Batch]) -> None:
-        """Take up the next batches of the course, in their order; none may be open."""
+    def begin(self, batches: Iterator[Batch], done: Collection[int] = ()) -> None:
+        """Take up the next batches of the course, in their order; none may be open.
+
+        Args:
+            batches: the first one has no update yet.
+            done: the numbers of those among them that have.
+        """
         if self.ledger.open:
             raise ValueError(f"batches are open still (batches: {self.ledger.open})")
-        self._batches = batches
-        self._next = next(batches, None)
+        self._batches = (batch for batch in batches if batch.number not in done)
+        self._next = next(self._batches, None)
         if self._next is not None:
-            self.ledger = Ledger(self._next.number)
+            self.ledger = Ledger(self._next.number, done)
 
     def close(self) -> None:
-        """Begin no further batch."""
-        self._next = None
+        """Begin no further batch, but for those before one that has its update already."""
+        last, due = max(self.ledger.closed, default=-1), []
+        while self._next is not None and self._next.number < last:
+            due.append(self._next)
+            self._next = next(self._batches, None)
+        self._batches = iter(due)
+        self._next = next(self._batches, None)
 
     @property
     def is_over(self) -> bool:

@@ -11,7 +11,7 @@ of updates is free, as they are complete.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -36,14 +36,18 @@ class _Page:
 class Ledger:
     """The open batches of a run.
 
+    Args:
+        start: the first batch that is not closed.
+        closed: batches beyond it that are.
+
     Attributes:
         next: the first batch that is neither closed nor before one that is; all before it are.
         closed: batches beyond `next` that are closed already.
     """
 
-    def __init__(self, start: int = 0) -> None:
+    def __init__(self, start: int = 0, closed: Iterable[int] = ()) -> None:
         self.next = start
-        self.closed: set[int] = set()
+        self.closed = set(closed)
         self._pages: dict[int, _Page] = {}
 
     @property
@@ -150,8 +154,7 @@ class Ledger:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Ledger:
         """The ledger that `state` told of, with nothing handed out."""
-        ledger = cls(state["next"])
-        ledger.closed = set(state["closed"])
+        ledger = cls(state["next"], state["closed"])
         for told in state["open"]:
             batch = Batch(*told["batch"])
             done = [(int(start), int(stop)) for start, stop in told["done"]]

@@ -22,12 +22,11 @@ from hpc_train.observe import Sink
 from hpc_train.plan import Batch, Course, Every, Plan, Segment, Work, segments
 from hpc_train.record import Stopwatch, phase
 from hpc_train.stop import StopFlag
-from hpc_train.strategies import Learner, Outcome, ParameterServer, Tally
+from hpc_train.strategies import Learner, Outcome, Tally
 from hpc_train.tasks import Phase, sums_of
 from hpc_train.tasks.task import is_due
-from hpc_train.train import state
 from hpc_train.train.build import Parts
-from hpc_train.train.central import Central
+from hpc_train.train.central import central_of
 from hpc_train.train.evaluation import evaluate
 from hpc_train.train.place import Place
 from hpc_train.train.records import Records
@@ -79,7 +78,7 @@ class Loop:
         self._stop = stop
         self._course = course
         self._num_batches = num_batches
-        self._saving = Saving(parts, store, self._tell, saved=batch if batch else -1)
+        self.saving = Saving(parts, store, self._tell, saved=batch if batch else -1)
         self._is_best = False  # whether the last evaluation was the best one
         self._clean = True  # whether the weights are as they were before the present batch
         self._foretold: Plan | None = None
@@ -87,8 +86,7 @@ class Loop:
         self.place = Place(looked_up=batch if batch < num_batches else -1, fresh=fresh)
         self.records = Records(parts, sinks, stopwatch, self.place)
         self._survival = survival
-        strategy = parts.strategy
-        self._central = Central(self, strategy) if isinstance(strategy, ParameterServer) else None
+        self._central = central_of(self, parts.strategy, survives=survival is not None)
 
     def run(self) -> str:
         """Train to the end; "done", or "preempted" if the run was asked to save and leave."""
@@ -107,7 +105,7 @@ class Loop:
             self._rescue(error)
             raise
         finally:
-            self._saving.close()
+            self.saving.close()
             if self._survival is not None:
                 self._survival.close()
 
@@ -137,7 +135,7 @@ class Loop:
     def _segments(self) -> Iterator[Segment]:
         """What is left of the run, beginning with a look-up that was broken off."""
         evaluate = Every.parse(self.parts.config.run.evaluate)
-        cut = partial(segments, self._course, evaluate=evaluate, save=self._saving.boundary)
+        cut = partial(segments, self._course, evaluate=evaluate, save=self.saving.boundary)
         if self.place.looked_up < self.batch:
             if self.batch == self._num_batches:  # or an earlier part ended just before its result
                 yield Segment(self.batch, self.batch, evaluate=True, save=True, last=True)
@@ -170,20 +168,28 @@ class Loop:
             flags = [outcome.total.flags for outcome in outcomes]
             self.place.leaving = any(told["preempted"] or told["stop"] for told in flags)
             self.tell_step(work, outcomes, time.perf_counter() - started)
-            if self._saving.hear(outcomes):
+            if self.saving.hear(outcomes):
                 self.save_now()
             if self.place.leaving:
                 return
-            if self._survival is not None and any(told["join"] for told in flags):
-                self._survival.admit(self)
+            if any(told["join"] for told in flags):
+                self.admit()
+
+    def admit(self) -> None:
+        """Let one that is ready take the place of a rank that died; all ranks meet."""
+        assert self._survival is not None
+        if self._central is not None:
+            self._settle()
+        self._survival.admit(self)
 
     def batches(self, segment: Segment) -> Iterator[Batch]:
-        """What is left of a segment."""
-        return self._course.batches(self.batch, segment.stop)
+        """What is left of a segment, and those before it that are done out of order."""
+        return self._course.batches(self.batch - len(self.place.done), segment.stop)
 
     def arrive(self, batch: int, step: int, *, whole: bool) -> None:
         """Ranks that went at their own pace have met here; `whole`: the weights are those of it."""
         self.batch, self.step, self._clean = batch, step, whole
+        self.place.done = []
 
     def train_work(self, work: Work) -> None:
         """This rank's part of one global batch, all phases that are not committed yet."""
@@ -233,10 +239,10 @@ class Loop:
         tally.busy_seconds = self.records.take_busy()
         if self._stop.is_set:
             tally.flags.add("preempted")
-        tally.flags |= self._saving.flags()
+        tally.flags |= self.saving.flags()
         if self._survival is not None and not self._stop.is_set:
             tally.flags |= self._survival.flags()
-        self._saving.before_update()
+        self.saving.before_update()
         outcome = self.parts.strategy.finish(learner, tally)
         self.place.open = False
         return outcome
@@ -307,14 +313,14 @@ class Loop:
 
     def _evaluate(self, kind: str) -> None:
         techniques = self.parts.techniques
-        self._saving.before_update()  # they may put other weights in the place of those
+        self.saving.before_update()  # they may put other weights in the place of those
         with techniques.evaluating(final=kind == "test"):
             metrics = evaluate(self.parts, kind)
             if kind == "validation":
                 self._ending = techniques.evaluated(self.batch, metrics)
         self.metrics[kind] = metrics
         if kind == "validation":
-            self._is_best = self._saving.evaluated(self.batch, metrics)
+            self._is_best = self.saving.evaluated(self.batch, metrics)
         here = self._course.cursor(self.batch)
         self._tell(
             {
@@ -329,14 +335,14 @@ class Loop:
     def _save(self, *, wait: bool) -> None:
         """Save a checkpoint, see `Saving.save`."""
         self._is_best = False
-        self._saving.save(self._course.cursor(self.batch), self.batch, self.step, wait=wait)
+        self.saving.save(self._course.cursor(self.batch), self.batch, self.step, wait=wait)
 
     def _settle(self) -> None:
         """Let all ranks hold equal weights; a copy that is being made of them comes first."""
-        self._saving.before_update()
+        self.saving.before_update()
         self.parts.strategy.settle()
         if self._central is not None:
-            state.share(self.parts, 0)
+            self._central.share()
 
     def save_now(self) -> None:
         """Save in the middle of a segment."""
@@ -346,7 +352,7 @@ class Loop:
 
     def _rescue(self, error: HpcTrainError) -> None:
         """Before leaving with an error: save the state before the broken batch, if it is whole."""
-        self._saving.rescue()
+        self.saving.rescue()
         if not self._clean or self.batch == 0:
             return
         with suppress(RankError, CheckpointError):
@@ -355,41 +361,35 @@ class Loop:
 
     def rejoin(self) -> None:
         """After ranks were lost: leave what they took part in."""
-        self._saving.abandon()
-        self._saving.before_update()  # a thread may still copy what is about to change
+        self.saving.abandon()
+        self.saving.before_update()  # a thread may still copy what is about to change
+        if self._central is not None:
+            self._central.rejoin()
 
     def resume(self, batch: int, step: int, sinks: Sequence[Sink]) -> None:
         """After ranks were lost: the position that the survivors agreed on, and who hears of it."""
         self.batch, self.step, self.records.sinks = batch, step, sinks
         self._foretold = None
-        self._clean = not self.place.outcomes
+        self._clean = not self.place.outcomes and not self.place.done
         self._is_best = False
         if self.place.looked_up < batch:
             self._ending = None
         self.records.take_busy()
         self.records.forget_time()
 
-    def finish_save(self) -> None:
-        """Return once no save is pending."""
-        self._saving.finish()
-
     def document(self) -> dict[str, Any]:
         """What all ranks know alike beside the state, as JSON: for one that comes later."""
         return {
             "metrics": self.metrics,
             "figures": self.records.figures.document(),
-            "saving": self._saving.document(),
+            "saving": self.saving.document(),
         }
 
     def take_up(self, document: Mapping[str, Any]) -> None:
         """Know what another rank's `document` says."""
         self.metrics = document["metrics"]
         self.records.figures.take_up(document["figures"])
-        self._saving.take_up(document["saving"])
-
-    def save_seconds(self) -> float:
-        """What a save takes."""
-        return self._saving.seconds
+        self.saving.take_up(document["saving"])
 
     def tell_event(self, event: str, text: str, work: Work | None = None) -> None:
         """Let the sinks hear of something that happened, in a batch where `work` is given."""

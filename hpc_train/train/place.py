@@ -21,6 +21,7 @@ class Place:
         leaving: whether the run was asked to save and leave.
         open: whether a phase has begun that is not finished: module buffers have moved on.
         whole: false in the middle of a commit.
+        done: batches that have their update though an earlier one has not (parameter server).
         fresh: whether this rank takes the place of one that died, and has no state yet.
         techniques: their notes as of the last commit or look-up.
         told: the batch of the last step that this rank's sinks were told of.
@@ -32,6 +33,7 @@ class Place:
     leaving: bool = False
     open: bool = False
     whole: bool = True
+    done: list[int] = field(default_factory=list)
     fresh: bool = False
     techniques: dict[str, Any] = field(default_factory=dict)
     told: int = -1

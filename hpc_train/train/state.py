@@ -30,9 +30,16 @@ def collect(parts: Parts) -> dict[str, torch.Tensor]:
         for name, tensor in parts.model.state_dict().items()
         if isinstance(tensor, torch.Tensor)
     }
-    for learner in parts.learners:
-        for name, tensor in learner.state().items():
-            tensors[f"{OPTIMIZER}{learner.name}/{name}"] = tensor
+    return tensors | beside(parts)
+
+
+def beside(parts: Parts) -> dict[str, torch.Tensor]:
+    """Those of the state that are no part of the model."""
+    tensors = {
+        f"{OPTIMIZER}{learner.name}/{name}": tensor
+        for learner in parts.learners
+        for name, tensor in learner.state().items()
+    }
     for name, tensor in parts.techniques.tensors().items():
         tensors[TECHNIQUE + name] = tensor
     for name, tensor in parts.strategy.tensors().items():

@@ -73,7 +73,7 @@ class Survival:
         """
         assert self._respawn is not None
         comm = loop.parts.comm
-        loop.finish_save()
+        loop.saving.finish()
         with phase("recovery", operation="admit"):
             number = self._respawn.admit()
             if number is None:
@@ -175,10 +175,12 @@ class Survival:
             "step": loop.step,
             "outcomes": told(place.outcomes),
             "techniques": place.techniques,
+            "done": place.done,
             "records": list(place.recent),
             "loop": loop.document() if decision.renewed else None,
         }
         known = parts.comm.broadcast(known, source)
+        place.done = known["done"]
         if decision.behind:
             behind = parts.comm.world.rank in decision.behind
             place.whole = place.whole and not behind

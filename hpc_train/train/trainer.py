@@ -270,7 +270,7 @@ class Trainer:
             survival=make_survival(parts, heir, vigil, lambda: document),
             fresh=fresh,
         )
-        stop.save_seconds = loop.save_seconds
+        stop.save_seconds = lambda: loop.saving.seconds
         for why in told_restarts(os.environ)[-1:] if not fresh else ():
             loop.tell_event("restart", why)
         return loop

@@ -112,3 +112,30 @@ def test_staleness_hides_jitter():
     mean = sum(map(sum, durations)) / 8
     assert synchronous / bounded > 1.2
     assert bounded > 0.99 * mean
+
+
+@given(
+    st.integers(0, 5),
+    st.sets(st.integers(1, 9)),
+    st.integers(0, 6),
+)
+def test_a_segment_that_was_broken_off_goes_on_with_what_has_no_update(first, done, closed_after):
+    done = {first + number for number in done}
+    dispatcher = Dispatcher({0: 1.0}, None)
+    dispatcher.begin(Course(20 * 4, 4).batches(first, first + 12), done)
+    updated = []
+    while not dispatcher.is_over:
+        if len(updated) == closed_after:
+            dispatcher.close()
+        work = dispatcher.ask(0, 0.0)
+        if work is None:
+            continue
+        dispatcher.done(0, work, 0.1)
+        while (number := dispatcher.ready()) is not None:
+            dispatcher.updated(number)
+            updated.append(number)
+    # wherever it ends, no batch before that is without its update, and none is made again
+    assert not done & set(updated)
+    assert dispatcher.ledger.closed == set()
+    reached = dispatcher.ledger.next
+    assert sorted(done | set(updated)) == list(range(first, reached))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 
 import torch
 
@@ -18,9 +18,12 @@ from hpc_train.comm import Post
 from hpc_train.errors import CommunicationError
 from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
+from hpc_train.strategies.parameter_server import mirror
 from hpc_train.strategies.parameter_server.letters import Ending, Push, arrays, work_told
+from hpc_train.strategies.parameter_server.mirror import STANDBY, State
 from hpc_train.strategies.parameter_server.server import LEAVING, Commit, Server
 from hpc_train.strategies.tally import Layout
+from hpc_train.world import Json
 
 _NAP_SECONDS = 0.0002
 _LOOK_SECONDS = 0.05
@@ -39,6 +42,8 @@ class Leader:
 
     Attributes:
         version, failed, error, ending: as of `Worker`.
+        state: what belongs to the weights, for a standby; None if there is none.
+        tell: called after updates, before anybody hears of them or gets the weights.
     """
 
     def __init__(
@@ -71,12 +76,15 @@ class Leader:
         self.failed = False
         self.error: Exception | None = None
         self.ending = Ending(0, 0, True, ())
+        self.state: Callable[[], State] | None = None
+        self.tell: Callable[[], None] = lambda: None
+        self._news: Batch | None = None  # the last one that has its update, if that is new
 
-    def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
+    def work(self, batches: Iterator[Batch], done: Collection[int]) -> Generator[Work, None, None]:
         """This rank's ranges; an empty one of the last batch if there is but news to tell."""
         self._gone.clear()
         self._flags.clear()
-        self._server.begin(batches)
+        self._server.begin(batches, done)
         self._start()
         try:
             while (work := self._next()) is not None:
@@ -107,15 +115,18 @@ class Leader:
         server = self._server
         with self._lock, phase("communication", operation="serve"):
             while not self.failed:
+                if self._crash is not None:
+                    raise self._crash
                 self._turn()
                 if server.dispatcher.is_over and self._gone == self._workers:
                     break
                 work = None
                 if self._trains and not self.failed:
                     work = server.dispatcher.ask(0, time.monotonic())
-                if work is None and server.commits:
-                    work = Work(server.commits[-1].batch, 0, 0)
+                if work is None and self._news is not None:
+                    work = Work(self._news, 0, 0)
                 if work is not None:
+                    self._news = None
                     self.version = server.version
                     return work
                 self._pause()
@@ -126,6 +137,9 @@ class Leader:
     def _turn(self) -> None:
         """Make the updates that are due, and answer whoever waits for one."""
         self._server.commit()
+        if self._server.commits:
+            self._news = self._server.commits[-1].batch
+            self.tell()
         broken = self._server.broken
         if broken is not None and self.error is None:
             self.failed, self.error = True, broken.outcome.problem(broken.batch)
@@ -183,23 +197,35 @@ class Leader:
         """Give those that are free something to do, or tell them that it is over."""
         if self._post is None:
             return
-        server = self._server
+        dispatcher = self._server.dispatcher
         for rank, version in list(self._idle.items()):
-            if self.failed or server.dispatcher.is_over:
+            if self.failed or dispatcher.is_over:
                 self.ending = self._end()
-                self._post.send(rank, self.ending.told(failed=self.failed))
+                self._send(rank, version, self.ending.told(failed=self.failed))
                 self._gone.add(rank)
                 del self._idle[rank]
                 continue
             now = time.monotonic()
-            work = server.dispatcher.ask(rank, now)
+            work = dispatcher.ask(rank, now)
             if work is not None:
-                fresh = version != server.version
-                header = {"kind": "work", "work": work_told(work), "fresh": fresh}
-                weights = [arena.data for arena in server.learner.arenas] if fresh else []
-                self._post.send(rank, {**header, "version": server.version}, arrays(weights))
+                self._send(rank, version, {"kind": "work", "work": work_told(work)})
                 self._since[rank] = now
                 del self._idle[rank]
+
+    def _send(self, rank: int, version: int, header: dict[str, Json]) -> None:
+        """Write to a rank, which has weights of that version; to the standby all that is new."""
+        assert self._post is not None
+        server = self._server
+        mirrors = self.state is not None and rank == STANDBY and not self.failed
+        fresh = version != server.version and (header["kind"] == "work" or mirrors)
+        header |= {"fresh": fresh, "version": server.version}
+        data = arrays([arena.data for arena in server.learner.arenas]) if fresh else []
+        if fresh and mirrors and self.state is not None:
+            state = self.state()
+            done = sorted(server.dispatcher.ledger.closed)
+            header["mirror"] = mirror.header(state, done, server.staleness)
+            data += mirror.raw(state.tensors)
+        self._post.send(rank, header, data)
 
     def _end(self) -> Ending:
         ledger = self._server.dispatcher.ledger

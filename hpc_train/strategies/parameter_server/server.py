@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from hpc_train.strategies.lockstep import Outcome
 from hpc_train.strategies.parameter_server.letters import Push
 from hpc_train.strategies.tally import Layout
 
-LEAVING = frozenset({"stop", "preempted", "save"})  # flags for which all ranks must meet
+LEAVING = frozenset({"stop", "preempted", "save", "join"})  # flags for which all ranks must meet
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ class Server:
         self._sums: dict[int, _Sum] = {}
         self._spare: list[_Sum] = []
 
-    def begin(self, batches: Iterator[Batch]) -> None:
-        """Take up the batches of a segment."""
+    def begin(self, batches: Iterator[Batch], done: Collection[int]) -> None:
+        """Take up the batches of a segment; those that are `done` have their updates already."""
         self.updates = 0
-        self.dispatcher.begin(batches)
+        self.dispatcher.begin(batches, done)
 
     def accept(self, rank: int, push: Push, grads: Sequence[torch.Tensor]) -> None:
         """Take in the gradient of a range: sums of weight x gradient, one per arena, on the CPU."""

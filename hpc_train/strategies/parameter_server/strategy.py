@@ -25,7 +25,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,6 +42,7 @@ from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.lockstep import Outcome
 from hpc_train.strategies.parameter_server.leader import Leader
 from hpc_train.strategies.parameter_server.letters import Ending, Push
+from hpc_train.strategies.parameter_server.mirror import Mirror, State
 from hpc_train.strategies.parameter_server.server import Commit, Server
 from hpc_train.strategies.parameter_server.worker import Worker
 from hpc_train.strategies.tally import Layout, Tally
@@ -75,6 +77,7 @@ class ParameterServer:
 
     Attributes:
         plan: the shares that the run begins with.
+        apart: whether ranks have worked since they all held the same state, which who calls knows.
 
     Raises:
         ConfigError: if the task trains several phases.
@@ -101,16 +104,21 @@ class ParameterServer:
         self._model = model
         self._buffers = BufferSnapshot(model)
         self._layout = layout
+        self._terms = terms
+        self._state: Callable[[], State] | None = None
+        self._tell: Callable[[], None] = lambda: None
+        self._after: Callable[[Learner], None] = lambda learner: None
         self.plan = scheduler.plan
         self._server: Server | None = None
-        self._side = self._make_side(terms)
+        self._side = self._make_side(Counter())
+        self.apart = False
         self._samples = 0
         self._work = Work(Batch(0, 0, 0, 0), 0, 0)
         self._begun = 0.0
         self.settle()
 
-    def _make_side(self, terms: Terms) -> Leader | Worker:
-        world, counts = self._comm.world, self.plan.counts
+    def _make_side(self, staleness: Counter[int]) -> Leader | Worker:
+        world, counts, terms = self._comm.world, self.plan.counts, self._terms
         post = self._comm.post(terms.seconds) if world.size > 1 else None
         if world.rank > 0 and post is not None:
             return Worker(post, self._learner, terms.seconds)
@@ -127,9 +135,12 @@ class ParameterServer:
         server = Server(
             self._learner, self._layout, dispatcher, damping=terms.damping, skips=terms.skips
         )
+        server.staleness, server.after_update = staleness, self._after
         self._server = server
         workers = set(range(1, world.size))
-        return Leader(post, server, self._layout, workers, trains=trains, seconds=terms.seconds)
+        side = Leader(post, server, self._layout, workers, trains=trains, seconds=terms.seconds)
+        side.state, side.tell = self._state, self._tell
+        return side
 
     @property
     def ending(self) -> Ending:
@@ -143,22 +154,74 @@ class ParameterServer:
 
     def after_update(self, act: Callable[[Learner], None]) -> None:
         """Call `act` on rank 0 after each update, before anybody gets the weights."""
+        self._after = act
         if self._server is not None:
             self._server.after_update = act
+
+    def after_commits(self, tell: Callable[[], None]) -> None:
+        """Call `tell` on rank 0 when there is something to `take`, before anybody knows of it."""
+        self._tell = tell
+        if isinstance(self._side, Leader):
+            self._side.tell = tell
+
+    def have_standby(self, state: Callable[[], State]) -> None:
+        """Let rank 1 hold what rank 0 does, so that the run survives it.
+
+        Args:
+            state: what belongs to the weights; asked for while no update is made.
+        """
+        self._state = state
+        if isinstance(self._side, Leader):
+            self._side.state = state
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """On a standby, rank 0 after the last update that it has heard of in this segment."""
+        return self._side.mirror if isinstance(self._side, Worker) else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether weights and state here are of one update: rank 0's, or nothing has come yet."""
+        return isinstance(self._side, Leader) or not self._side.touched
+
+    @property
+    def done(self) -> list[int]:
+        """On rank 0: batches that have their update though an earlier one has not."""
+        return [] if self._server is None else sorted(self._server.dispatcher.ledger.closed)
+
+    def recover(self, *, is_open: bool) -> None:
+        """A range that was begun here is as if it had never been; somebody will have it again."""
+        if is_open:
+            self._buffers.restore()
+
+    def regroup(self, layout: Layout, scheduler: Scheduler) -> None:
+        """Serve, or be served, among other ranks; sums of open batches are forgotten."""
+        staleness = self.mirror.staleness if self.mirror is not None else self.staleness
+        self._layout, self.plan, self._server = layout, scheduler.plan, None
+        self._side = self._make_side(staleness)
+        self.apart = False
 
     def foretell(self, batches: Iterator[Batch]) -> Iterator[Work]:
         """Nothing: what a rank gets next is known when it gets it."""
         return iter(())
 
-    def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
+    def work(
+        self, batches: Iterator[Batch], done: Collection[int] = ()
+    ) -> Generator[Work, None, None]:
         """This rank's ranges, as they are handed out; on rank 0 empty ones, too, to tell news.
+
+        Args:
+            batches: of a segment.
+            done: the numbers of those that have their update, in a segment that was broken off.
 
         Raises:
             RankError: on every rank, if one of them failed meanwhile.
         """
-        for work in self._side.work(batches):
-            self._work, self._begun = work, time.perf_counter()
-            yield work
+        self.apart = True
+        with closing(self._side.work(batches, done)) as ranges:
+            for work in ranges:
+                self._work, self._begun = work, time.perf_counter()
+                yield work
         if self._side.failed:
             agree(self._comm, self._side.error)
 

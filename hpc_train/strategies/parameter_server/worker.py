@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 
 import torch
 
@@ -11,6 +11,7 @@ from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.parameter_server.letters import Ending, Push, arrays, work_heard
+from hpc_train.strategies.parameter_server.mirror import Mirror, mirror, raw, room
 from hpc_train.strategies.parameter_server.server import Commit
 from hpc_train.world import Json
 
@@ -30,6 +31,8 @@ class Worker:
         failed: whether some rank has failed.
         error: what went wrong in an update: nothing, here.
         ending: where all ranks are, once the work has ended.
+        mirror: on the standby, what rank 0 was when it last wrote.
+        touched: whether the weights have changed since all ranks held equal ones.
     """
 
     error: Exception | None = None
@@ -44,10 +47,14 @@ class Worker:
         self.version = -1
         self.failed = False
         self.ending = Ending(0, 0, True, ())
+        self.mirror: Mirror | None = None
+        self.touched = False
+        self._room: Mapping[str, torch.Tensor] = {}  # of the mirror before
 
-    def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
+    def work(self, batches: Iterator[Batch], done: Collection[int]) -> Generator[Work, None, None]:
         """Ranges as the server hands them out; the batches are its business."""
         self.version = -1  # evaluation, a checkpoint: nobody knows what the weights here are
+        self.mirror, self.touched = None, False
         with phase("communication", operation="pull"):
             self._post.send(0, {"kind": "ask", "version": self.version})
             self._hear()
@@ -77,8 +84,20 @@ class Worker:
         if self._reply["kind"] != "work":
             self.failed = self._reply["kind"] == "failed"
             self.ending = Ending.heard(self._reply)
-        elif self._reply["fresh"]:
-            self._post.receive(0, arrays(self._hosts))
-            for arena, host in zip(self._learner.arenas, self._hosts, strict=True):
-                arena.write(lambda data, host=host: data.copy_(host))  # type: ignore[misc]
-            self.version = self._reply["version"]
+        if self._reply.get("fresh"):
+            self._receive(self._reply.get("mirror"))
+
+    def _receive(self, told: Json) -> None:
+        """The weights, and what else the standby holds, which is whole at any instant."""
+        tensors = room(told, self._room) if told else {}
+        self._post.receive(0, [*arrays(self._hosts), *raw(tensors)])
+        self.touched = True
+        for arena, host in zip(self._learner.arenas, self._hosts, strict=True):
+            arena.write(lambda data, host=host: data.copy_(host))  # type: ignore[misc]
+        self.version = self._reply["version"]
+        if told:
+            before, self.mirror = self.mirror, mirror(told, self._hosts, tensors)
+            self._room = before.state.tensors if before else {}
+            self._hosts = [
+                *(before.weights if before else [torch.empty_like(host) for host in self._hosts])
+            ]
