@@ -76,6 +76,9 @@ class Vigil:
             if problems and comm.world.is_coordinator:
                 logger.warning("no flight recorder and no watchdog: %s", problems[0])
             self._off = True
+            if tape is not None and self._watchdog is not None:
+                # those that were there before may be gone, or have other numbers of operations
+                self._watchdog.watch({comm.number: tape}, alone=True)
             return
         tapes = {comm.number: tape}
         for rank in comm.world.local_ranks:
