@@ -12,7 +12,7 @@ from hpc_train.launch import find
 from hpc_train.launch.mpirun import can_lose_ranks
 from hpc_train.recovery.flight import Tape, path_of
 from tests.jobs.processes import Job, cli, hpc_train
-from tests.jobs.test_run import assert_same_weights, result, steps
+from tests.jobs.test_run import assert_same_weights, result, steps, weights
 
 pytestmark = pytest.mark.skipif(
     not can_lose_ranks(find(os.environ), os.environ),
@@ -40,6 +40,16 @@ def events(run, kind):
     return [record["text"] for record in records if record.get("event") == kind]
 
 
+def counts(run):
+    """How many samples each rank had in each step."""
+    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [record["before"]["counts"] for record in records if "before" in record]
+
+
+def num_steps(run):
+    return (run / "metrics.jsonl").read_text().count('"kind": "step"')
+
+
 def wait(job, true, what):
     until = time.monotonic() + PATIENCE_SECONDS
     while not true():
@@ -62,7 +72,7 @@ def test_killed_ranks_are_replaced_again_and_again(config, tmp_path):
     (tmp_path / "mine.py").write_text(SLOW)
     run = tmp_path / "hurt"
     argv = ["run", config, f"run.dir={run}", *COMMON, "run.epochs=9999", "recovery.respawn=true"]
-    job = Job(cli(*argv, "-n", 3), cwd=tmp_path)
+    job = Job(cli(*argv, "-n", 3, "schedule.shares=[6,3,7]"), cwd=tmp_path)
     killed = set()
     for number, rank in enumerate((1, 1, 0)):  # one, its replacement, and the first of all
         wait(job, lambda rank=rank: pid_of(run, rank) not in (None, *killed), "it does not train")
@@ -77,6 +87,7 @@ def test_killed_ranks_are_replaced_again_and_again(config, tmp_path):
     assert len(events(run, "lost")) == 3
     assert [row["rank"] for row in result(run)["ranks"]] == [1, 0, 2]
     assert sum(row["share"] for row in result(run)["ranks"]) == pytest.approx(1.0)
+    assert [3, 6, 7] in counts(run)[-14:]  # an epoch has 13 batches, one of them smaller
 
     done = result(run)["step"]
     calm = tmp_path / "calm"
@@ -85,6 +96,39 @@ def test_killed_ranks_are_replaced_again_and_again(config, tmp_path):
     assert ended.code == 0, ended
     assert steps(run) == steps(calm)  # every sample delivered exactly once, by the hash
     assert_same_weights(run, calm)
+
+
+@pytest.mark.parametrize(
+    ("victim", "options", "tolerance"),
+    [
+        (1, ("comm.overlap=true", "comm.gradient_compression=fp16"), 1e-2),
+        (0, ("strategy.name=parameter_server",), 1e-10),
+    ],
+    ids=["overlap and compression", "parameter server"],
+)
+def test_a_rank_is_replaced_however_gradients_travel(victim, options, tolerance, config, tmp_path):
+    (tmp_path / "mine.py").write_text(SLOW)
+    run, calm = tmp_path / "hurt", tmp_path / "calm"
+    argv = ["run", config, f"run.dir={run}", *COMMON, "run.epochs=9999", "recovery.respawn=true"]
+    job = Job(cli(*argv, *options, "-n", 2), cwd=tmp_path)
+    wait(job, lambda: pid_of(run, victim) is not None, "it does not train")
+    os.kill(pid_of(run, victim), signal.SIGKILL)
+    wait(job, lambda: events(run, "joined"), "nobody joins")
+    joined = num_steps(run)
+    wait(job, lambda: num_steps(run) > joined + 20, "they do not train on")
+    job.signal(signal.SIGUSR1)
+    ended = job.end()
+    assert ended.code == 75, ended
+    assert len(events(run, "joined")) == 1, ended
+    assert len(result(run)["ranks"]) == 2
+
+    ended = hpc_train(
+        "run", config, f"run.dir={calm}", *COMMON, f"run.steps={len(steps(run))}", cwd=tmp_path
+    )
+    assert ended.code == 0, ended
+    assert steps(run) == steps(calm)
+    for name, tensor in weights(run).items():
+        assert abs(tensor - weights(calm)[name]).max() < tolerance
 
 
 def test_a_replacement_that_cannot_start_is_told_of_and_the_others_go_on(config, tmp_path):
