@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the virtual cluster is the one of the tests
 
 from hpc_train.bench.harness import circumstances, read_results, write_results  # noqa: E402
+from tests.jobs.conftest import CONFIG, write_blobs  # noqa: E402
 from tests.jobs.processes import hpc_train  # noqa: E402
 from tests.jobs.test_run import assert_same_weights, result, steps  # noqa: E402
 from tests.slurm.cluster import Cluster  # noqa: E402
@@ -25,37 +26,11 @@ LAUNCHERS = ("mpirun", "srun-pmix")
 JOBS = {"cycles": 4, "power": 10}
 CYCLES = 5  # of each job
 PATIENCE_SECONDS = 25.0  # after which somebody tells Slurm that a lost node is down
-CONFIG = """\
-[run]
-name = "slurm"
-seed = 1
-
-[data]
-train = "builtin:digits/train[:200]"
-test = "builtin:digits/test[:64]"
-inputs = "image"
-targets = "label"
-scale = 0.0625
-batch_size = 16
-
-[model]
-name = "mlp"
-hidden = [16]
-activation = "tanh"
-
-[optimizer]
-name = "sgd"
-lr = 0.02
-momentum = 0.5
-
-[precision]
-dtype = "float64"
-"""
 
 
-def undisturbed(folder: Path) -> Path:
+def undisturbed(folder: Path, config: str) -> Path:
     """The run that nobody disturbs, on one rank and without Slurm."""
-    (folder / "calm.toml").write_text(CONFIG)
+    (folder / "calm.toml").write_text(config)
     ended = hpc_train("run", "calm.toml", "run.dir=calm", *Runs.COMMON, cwd=folder, seconds=240)
     assert ended.code == 0, ended
     return folder / "calm"
@@ -78,8 +53,9 @@ def cycles(seed: int) -> dict[str, Any]:
     """A job that is signalled `CYCLES` times, and gets another number of nodes each time."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name, Cluster() as cluster:
-        calm = undisturbed(Path(name))
-        runs = Runs(cluster, Path(name), CONFIG)
+        config = CONFIG.format(train=write_blobs(Path(name) / "blobs"))
+        calm = undisturbed(Path(name), config)
+        runs = Runs(cluster, Path(name), config)
         run = runs.submit("run", "--nodes", "1-3", "--launcher", LAUNCHERS[seed % 2])
         done: list[dict[str, Any]] = []
         for number in range(CYCLES):
@@ -119,8 +95,9 @@ def power(seed: int) -> dict[str, Any]:
     """A job that loses a node at a random step; every third one loses its first node."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name, Cluster() as cluster:
-        calm = undisturbed(Path(name))
-        runs = Runs(cluster, Path(name), CONFIG)
+        config = CONFIG.format(train=write_blobs(Path(name) / "blobs"))
+        calm = undisturbed(Path(name), config)
+        runs = Runs(cluster, Path(name), config)
         launcher = LAUNCHERS[seed % 2]
         lost = "node1" if seed // 2 % 3 == 2 else "node2"
         outcome = lose(cluster, runs, launcher, lost, rng.randrange(5, 40))
