@@ -1,5 +1,6 @@
-"""What checkpoints cost: `python benchmarks/checkpoint/main.py [FOLDER]`; see README.md."""
+"""What checkpoints cost: `python benchmarks/checkpoint/main.py [PART ...]`; see README.md."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -7,7 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hpc_train.bench.harness import circumstances, paired_ratios, summary, write_results
+from hpc_train.bench.harness import (
+    circumstances,
+    paired_ratios,
+    read_results,
+    summary,
+    write_results,
+)
 from hpc_train.launch import command, find
 from hpc_train.launch.machine import this_machine
 
@@ -59,24 +66,37 @@ def show(title: str, seconds: dict, found: dict) -> None:
         print(f"  {name:<34} {summary(values).median * 1000:9.1f} ms {ratio}")
 
 
-def main(folder: Path) -> None:
-    """Measure, print and record."""
-    document: dict = {"benchmark": "checkpoint", "environment": circumstances()}
-    for what in ROUNDS:
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            seconds = measure(what, Path(place))
-        if what == "blocking":
-            document["until written"] = seconds["until written"]
-            seconds = seconds["blocked"]
-        first, *others = seconds if what != "slowdown" else ["not saving", "saving"]
-        found = ratios(seconds, first, others)
-        document[what] = {"seconds": seconds, "ratios": found}
-        show(what, seconds, found)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        document["reliability"] = kills(Path(place))
-    print(f"\nreliability\n  {document['reliability']}")
-    write_results(HERE / "results" / "checkpoint.json", document)
+def timed(what: str, folder: Path) -> dict:
+    """One of the parts that are measured in seconds."""
+    seconds = measure(what, folder)
+    found: dict = {"environment": circumstances()}
+    if what == "blocking":
+        found["until written"] = seconds["until written"]
+        seconds = seconds["blocked"]
+    first, *others = seconds if what != "slowdown" else ["not saving", "saving"]
+    found |= {"seconds": seconds, "ratios": ratios(seconds, first, others)}
+    show(what, seconds, found["ratios"])
+    return found
+
+
+def main() -> None:
+    """Measure, print and record; parts that are not asked for stay as they are on record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="*", default=[*ROUNDS, "reliability"])
+    parser.add_argument("--folder", type=Path, help="where the files go")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    asked = parser.parse_args()
+    path = asked.out / "checkpoint.json"
+    document = read_results(path) if path.exists() else {}
+    for part in asked.part:
+        with tempfile.TemporaryDirectory(dir=asked.folder) as place:
+            if part == "reliability":
+                document[part] = {"environment": circumstances(), **kills(Path(place))}
+                print(f"\nreliability\n  {document[part]}")
+            else:
+                document[part] = timed(part, Path(place))
+        write_results(path, {**document, "benchmark": "checkpoint"})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.gettempdir()))
+    main()

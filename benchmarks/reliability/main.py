@@ -32,7 +32,7 @@ from hpc_train.recovery.recorder import Recorder
 
 HERE = Path(__file__).parent
 KILLS, TIMED, STOPS = 200, 60, 20
-EPOCHS, HIDDEN = 400, 128  # enough steps for five kills
+EPOCHS, HIDDEN = 150, 128  # enough steps for five kills
 ALARM_EPOCHS = 435  # of 23 steps: 10^4
 ROUNDS = 7
 RESPAWN_SECONDS, KILL_EVERY = 180.0, 10.0
