@@ -33,10 +33,10 @@ from hpc_train.recovery.recorder import Recorder
 HERE = Path(__file__).parent
 KILLS, TIMED, STOPS = 200, 60, 20
 EPOCHS, HIDDEN = 150, 128  # enough steps for five kills
-ALARM_EPOCHS = 435  # of 23 steps: 10^4
+ALARM_STEPS, ALARM_EPOCHS = 10**4, 109  # of 23 steps: a job is a quarter of them
 ROUNDS = 7
 RESPAWN_SECONDS, KILL_EVERY = 180.0, 10.0
-RESPAWN_HIDDEN = 512
+RESPAWN_HIDDEN = OVERHEAD_HIDDEN = 512
 PROBLEMS = ("hang", "failed", "samples", "weights")
 
 
@@ -120,17 +120,34 @@ def alarms(folder: Path, asked: Asked) -> dict:
 
     The default is 60 s: what does not trip one second will not trip a minute.
     """
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as load:
-        try:
-            job = Job(folder / "job", 8, ALARM_EPOCHS, 8, "recovery.hang_seconds=1.0")
-            problem = job.end()
-        finally:
-            load.kill()
-    text = job.text()
-    steps = (job.run / "metrics.jsonl").read_text().count('"kind": "step"')
-    job.close()
-    false = text.count("error: rank ")
-    return {"steps": steps, "alarms": false, "problem": problem, "text": text if false else ""}
+    jobs = list(asked.recorded)
+    until = time.monotonic() + asked.seconds
+    while sum(job["steps"] for job in jobs) < ALARM_STEPS and time.monotonic() < until:
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as load:
+            try:
+                place = folder / f"job-{len(jobs)}"
+                job = Job(place, 8, ALARM_EPOCHS, 8, "recovery.hang_seconds=1.0")
+                problem = job.end()
+            finally:
+                load.kill()
+        text = job.text()
+        steps = (job.run / "metrics.jsonl").read_text().count('"kind": "step"')
+        false = text.count("error: rank ")
+        job.close()
+        kept = {"steps": steps, "alarms": false, "problem": problem, "text": text if false else ""}
+        jobs.append({**kept, "load_average": os.getloadavg()[0]})
+        asked.keep(false_alarms(jobs))
+    return false_alarms(jobs)
+
+
+def false_alarms(jobs: list[dict]) -> dict:
+    """What all jobs so far come to."""
+    return {
+        "steps": sum(job["steps"] for job in jobs),
+        "alarms": sum(job["alarms"] for job in jobs),
+        "problems": sum(bool(job["problem"]) for job in jobs),
+        "each": jobs,
+    }
 
 
 def respawn(folder: Path, asked: Asked) -> dict:
@@ -217,29 +234,42 @@ def cost(folder: Path, asked: Asked) -> dict:
 
 
 def overhead(folder: Path, asked: Asked) -> dict:
-    """Throughput of 2 ranks, steps of some 10 ms, with all of it and without, by turns."""
+    """Steps of 2 ranks, of some 10 ms, with all of it and without, by turns; medians over steps."""
     sides = {
         "without": ["recovery.watch=false", "recovery.shrink=false"],
         "with": [],
     }
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for number, name in alternate(list(sides), ROUNDS):
-        job = Job(
-            folder / f"{name}-{number}", 2, 20, 512, *sides[name], fault_tolerant=name == "with"
-        )
+        tolerant = name == "with"
+        place = folder / f"{name}-{number}"
+        job = Job(place, 2, 20, OVERHEAD_HIDDEN, *sides[name], fault_tolerant=tolerant)
         if job.end():
             sys.exit(job.text())
-        result = json.loads((job.run / "result.json").read_text())
-        rates[name].append(result["samples_per_second"])
+        found[name].append(median_step(job.run))
         job.close()
-    ratios = paired_ratios(rates["without"], rates["with"])
-    milliseconds = [64e3 / rate for rate in rates["without"]]
+    ratios = paired_ratios(*([one["step"] for one in found[name]] for name in ("with", "without")))
+    parts = {
+        part: [float(np.median([one[part] for one in found[name]])) for name in sides]
+        for part in found["with"][0]
+    }
     return {
-        "samples_per_second": rates,
-        "step_milliseconds": float(np.median(milliseconds)),
         "ratios": ratios,
         "median_cost": float(np.median(ratios)) - 1,
+        "milliseconds_without_and_with": parts,
+        "each": found,
     }
+
+
+def median_step(run: Path) -> dict[str, float]:
+    """Milliseconds of a step, and of each of its phases on rank 0, medians over full batches."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    records = [one for one in map(json.loads, lines) if one["kind"] == "step"]
+    records = records[len(records) // 10 :]  # the first ones warm up
+    told = {"step": [64e3 / one["samples_per_second"] for one in records]}
+    for part in records[-1]["seconds"]:
+        told[part] = [1e3 * one["seconds"].get(part, 0.0) for one in records]
+    return {part: float(np.median(values)) for part, values in told.items()}
 
 
 PARTS = {
