@@ -7,7 +7,7 @@ unlink                                  as soon as all have it: from here on not
 reserve(part)      reserve(part)        memory for one's own part, or an error
 map                map
 
-Whoever uses a segment passes the name along and agrees on errors; this module knows no ranks.
+`meet` is all of this; how ranks talk is given to it: this module knows no communication.
 
 Locks on single bytes keep processes apart. They belong to the open file (open file description
 locks, fcntl(2)), so the kernel gives them back when their holder closes it or dies, however.
@@ -21,6 +21,7 @@ import mmap
 import os
 import secrets
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -141,6 +142,61 @@ class Segment:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def meet(
+    size: int,
+    rank: int,
+    num_ranks: int,
+    broadcast: Callable[[Any], Any],
+    gather: Callable[[Any], list[Any]],
+) -> tuple[Segment | None, str]:
+    """A segment that all ranks of a node have open, its name gone, each having reserved its part.
+
+    Args:
+        size: in bytes, > 0, the same on all ranks; parts are equal, in whole pages, in the order
+            of ranks.
+        rank, num_ranks: this one, and how many call.
+        broadcast: gives rank 0's value to all.
+        gather: gives every rank's value to all.
+
+    Returns:
+        The segment and ""; or None and what went wrong first, on all ranks alike.
+    """
+    segment, problem, path = None, "", ""
+    if rank == 0:
+        try:
+            segment = Segment.create(size)
+            path = str(segment.path)
+        except OSError as error:
+            problem = str(error.strerror)
+    try:
+        path = broadcast(path)
+        if path and segment is None:
+            try:
+                segment = Segment.open(Path(path))
+            except OSError as error:
+                problem = str(error.strerror)
+        problem = first_problem(gather, problem)
+    finally:
+        if rank == 0 and segment is not None:
+            segment.unlink()
+    if segment is not None and not problem:
+        try:
+            part = whole_pages(-(-size // num_ranks))
+            segment.reserve(min(part * rank, size), min(part * (rank + 1), size))
+        except OSError as error:
+            problem = str(error.strerror)
+        problem = first_problem(gather, problem)
+    if segment is not None and problem:
+        segment.close()
+        segment = None
+    return segment, problem
+
+
+def first_problem(gather: Callable[[Any], list[Any]], problem: str) -> str:
+    """The first problem that any rank has; "" if none."""
+    return next((str(p) for p in gather(problem) if p), "")
 
 
 def _flock(kind: int, byte: int) -> bytes:

@@ -15,15 +15,16 @@ import socket
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hpc_train import shm
 from hpc_train.comm import letters
-from hpc_train.shm import FOLDER, Segment, whole_pages
+from hpc_train.shm import whole_pages
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -95,20 +96,17 @@ class Node:
 
     def _map(self, stride: int) -> NDArray[np.uint8] | None:
         """A segment of `stride` bytes, whole pages, per rank, which finds memory for its own."""
-        segment, problem = self._meet(stride * self.size)
+        segment, problem = shm.meet(
+            stride * self.size,
+            self.rank,
+            self.size,
+            partial(letters.broadcast, self.communicator),
+            partial(letters.gather, self.communicator),
+        )
         if segment is None:
             self._complain(problem)
             return None
         with segment:
-            try:
-                segment.reserve(stride * self.rank, stride * (self.rank + 1))
-                problem = ""
-            except OSError as error:
-                problem = str(error.strerror)
-            problem = self._first(problem)
-            if problem:
-                self._complain(problem)
-                return None
             whole = segment.map()
         # the first touch: pages of one's own part are mapped from here on
         whole[stride * self.rank : stride * (self.rank + 1)] = 0
@@ -154,41 +152,11 @@ class Node:
         at = slice(start - found.address, start - found.address + count)
         return [torch.from_numpy(part[at]).view(buffer.dtype) for part in found.parts]
 
-    def _meet(self, size: int) -> tuple[Segment | None, str]:
-        """One segment that all ranks have open, its name removed; or what went wrong."""
-        segment, told = None, {"path": "", "problem": ""}
-        if self.rank == 0:
-            try:
-                segment = Segment.create(size, FOLDER)
-                told["path"] = str(segment.path)
-            except OSError as error:
-                told["problem"] = str(error.strerror)
-        try:
-            told = letters.broadcast(self.communicator, told)
-            problem = str(told["problem"])
-            if not problem and segment is None:
-                try:
-                    segment = Segment.open(Path(told["path"]))
-                except OSError as error:
-                    problem = str(error.strerror)
-            problem = self._first(problem)
-        finally:
-            if self.rank == 0 and segment is not None:
-                segment.unlink()
-        if problem and segment is not None:
-            segment.close()
-            segment = None
-        return segment, problem
-
-    def _first(self, problem: str) -> str:
-        """The first problem that any rank has; "" if none."""
-        return next((p for p in letters.gather(self.communicator, problem) if p), "")
-
     def _complain(self, problem: str) -> None:
         if self.rank == 0 and not self._warned:
             logger.warning(
                 "shared memory cannot be had in %s (%s): all travels through MPI instead",
-                FOLDER,
+                shm.FOLDER,
                 problem.lower(),
             )
         self._warned = True

@@ -148,6 +148,7 @@ class NodeCache:
         table = np.frombuffer(self._bytes[: layout.table_bytes], np.int64)
         self._slots = Slots(table, layout.num_slots, layout.num_ranks)
         self._lock = threading.Lock()
+        self._is_closed = False
         self._used: Counter[int] = Counter()  # leases of each slot
         self._dropped: deque[int] = deque()  # slots of which a lease has ended since
 
@@ -177,15 +178,27 @@ class NodeCache:
     def settle(self, slot: int, *, is_filled: bool) -> None:
         """The end of filling a slot. Only its owner calls it, so it works without the lock, too."""
         with self._table():
+            if self._is_closed:  # the lock of this rank is free: others take the slot over
+                return
             if is_filled:
                 self._slots.publish(slot)
             else:
                 self._slots.abandon(slot)
 
     def close(self) -> None:
-        """Leave; blocks stay for the others, and views of them for their holders."""
+        """Leave; blocks stay for the others, and views of them for their holders.
+
+        From then on nothing is leased, and what is being filled is left to the others.
+        """
         with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._segment.unlock(1 + self._rank)  # views keep the file open, and its locks
             self._segment.close()
+            # the memory goes with the last view of a block, so not even the table is kept
+            self._bytes = memoryview(b"")
+            self._slots = _no_slots()
 
     def _claim(self, key: Key) -> Lease | None:
         if len(self._used) >= self.layout.share:
@@ -231,8 +244,11 @@ class NodeCache:
 
     @contextmanager
     def _table(self) -> Iterator[bool]:
-        """The table, for this thread alone; False if somebody holds it for too long."""
+        """The table, for this thread alone; False if it cannot be had, as after `close`."""
         with self._lock:
+            if self._is_closed:
+                yield False
+                return
             deadline = time.monotonic() + self._patience
             while not (is_locked := self._segment.try_lock(_TABLE)):
                 if time.monotonic() > deadline:
@@ -243,6 +259,10 @@ class NodeCache:
             finally:
                 if is_locked:
                     self._segment.unlock(_TABLE)
+
+
+def _no_slots() -> Slots:
+    return Slots(np.zeros(words_of(1, 1), np.int64), 1, 1)
 
 
 def _aligned(size: int) -> int:

@@ -1,10 +1,9 @@
 """Whether the ranks of a node share blocks, and how they come by the memory: all agree, or none.
 
-local rank 0               others
-decide, create    ------>  open
-unlink            <------  all have it, or one does not
-reserve own part           reserve own part
-map               <----->  all could, or one could not: then each keeps blocks for itself
+local rank 0     others
+decide  ------>  the same layout
+meet    <----->  meet (shm.py)
+lock    <----->  lock    all could, or one could not: then each keeps blocks for itself
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Literal
 
 from hpc_train import shm
@@ -46,28 +44,27 @@ def share_blocks(
     """
     if mode is False or node.world.size == 1:
         return None
-    segment, told = None, {"problem": ""}
+    told = {"problem": ""}
     if node.world.rank == 0:
-        segment, told = _offer(node.world.size, dataset, fields, cache_bytes, mode)
-    try:
-        told = node.broadcast(told)
-        if "path" not in told:
-            _complain(node, told["problem"])
-            return None
-        segment, problem = _open(segment, told["path"])
-        problem = _first(node, problem)
-    finally:
-        if node.world.rank == 0 and segment is not None:
-            segment.unlink()
-    cache = None
-    if segment is not None and not problem:
-        cache, problem = _take_part(segment, _layout_of(told["layout"]), node.world.rank)
-        problem = _first(node, problem)
-    if problem:
-        if segment is not None:
-            segment.close()
-        _complain(node, f"shared memory cannot be had in {shm.FOLDER} ({problem.lower()})")
+        told = _offer(node.world.size, dataset, fields, cache_bytes, mode)
+    told = node.broadcast(told)
+    if "layout" not in told:
+        _complain(node, told["problem"])
         return None
+    layout, world = _layout_of(told["layout"]), node.world
+    segment, problem = shm.meet(layout.size, world.rank, world.size, node.broadcast, node.gather)
+    cache = None
+    if segment is not None:
+        try:
+            cache = NodeCache(segment, layout, world.rank)
+        except OSError as error:
+            problem = str(error.strerror or error)
+        problem = shm.first_problem(node.gather, problem)
+        if problem:
+            segment.close()
+            cache = None
+    if problem:
+        _complain(node, f"shared memory cannot be had in {shm.FOLDER} ({problem.lower()})")
     return cache
 
 
@@ -99,8 +96,8 @@ def plan_layout(
 
 def _offer(
     num_ranks: int, dataset: Dataset, fields: Sequence[str], cache_bytes: int, mode: Mode
-) -> tuple[shm.Segment | None, Json]:
-    """A new segment and what the others must know of it, or why there is none ("": no matter)."""
+) -> Json:
+    """How the memory shall be laid out, or why there shall be none ("": no matter)."""
     copied = _copied(dataset, fields)
     if not copied:
         if mode is True:
@@ -109,19 +106,18 @@ def _offer(
                 "page cache is shared already",
                 dataset.name,
             )
-        return None, {"problem": ""}
+        return {"problem": ""}
     layout = plan_layout(dataset, copied, fields, cache_bytes, num_ranks)
     if layout is None:
-        return None, {"problem": "" if mode == "auto" else "a block exceeds data.cache_bytes"}
+        return {"problem": "" if mode == "auto" else "a block exceeds data.cache_bytes"}
     try:
         stat = os.statvfs(shm.FOLDER)
         free = stat.f_bavail * stat.f_frsize
         if layout.size > (free // 2 if mode == "auto" else free):
-            return None, {"problem": _too_small(layout.size, free)}
-        segment = shm.Segment.create(layout.size, shm.FOLDER)
+            return {"problem": _too_small(layout.size, free)}
     except OSError as error:
-        return None, {"problem": f"shared memory cannot be had in {shm.FOLDER} ({error.strerror})"}
-    return segment, {"problem": "", "path": str(segment.path), "layout": asdict(layout)}
+        return {"problem": f"shared memory cannot be had in {shm.FOLDER} ({error.strerror})"}
+    return {"problem": "", "layout": asdict(layout)}
 
 
 def _copied(dataset: Dataset, fields: Sequence[str]) -> tuple[str, ...]:
@@ -140,31 +136,9 @@ def _too_small(size: int, free: int) -> str:
     )
 
 
-def _open(segment: shm.Segment | None, path: str) -> tuple[shm.Segment | None, str]:
-    try:
-        return segment or shm.Segment.open(Path(path)), ""
-    except OSError as error:
-        return None, str(error.strerror)
-
-
-def _take_part(segment: shm.Segment, layout: Layout, rank: int) -> tuple[NodeCache | None, str]:
-    """Reserve this rank's part, and map all."""
-    part = shm.whole_pages(-(-layout.size // layout.num_ranks))
-    try:
-        segment.reserve(min(part * rank, layout.size), min(part * (rank + 1), layout.size))
-        return NodeCache(segment, layout, rank), ""
-    except OSError as error:
-        return None, str(error.strerror or error)
-
-
 def _layout_of(document: Json) -> Layout:
     fields = tuple((str(name), int(size)) for name, size in document.pop("fields"))
     return Layout(fields=fields, **document)
-
-
-def _first(node: Group, problem: str) -> str:
-    """The first problem that any rank has; "" if none."""
-    return next((str(p) for p in node.gather(problem) if p), "")
 
 
 def _complain(node: Group, problem: str) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import closing
 
 import h5py
@@ -70,6 +71,20 @@ def test_who_needs_a_block_that_is_being_filled_waits_for_it():
         fill(lease)
         waiting.join(10)
         assert found[0].is_ready
+
+
+def test_who_has_left_leases_nothing_and_keeps_no_memory_but_views():
+    with Ranks() as (one, two, _):
+        fill(one.lease((0, 7)))
+        found = two.lease((0, 7)).rows("x", 4)
+        open_one = two.lease((0, 8))
+        memory = weakref.ref(two._slots.state.base)
+        two.close()
+        open_one.publish()
+        assert memory() is None
+        assert two.lease((0, 7)) is None
+        assert np.array_equal(found, ROWS)
+        assert not one.lease((0, 8)).is_ready  # what was being filled is taken over
 
 
 def test_a_block_that_could_not_be_read_is_tried_again_by_the_next():
@@ -283,8 +298,8 @@ def test_the_name_is_gone_once_all_have_the_memory(compressed, monkeypatch):
     paths = []
     create = Segment.create
 
-    def note(size, folder):
-        paths.append(create(size, folder))
+    def note(size):
+        paths.append(create(size))
         return paths[-1]
 
     monkeypatch.setattr(Segment, "create", note)
