@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from hpc_train.data.blocks import Blocks, Extent
 from hpc_train.data.order import ORDERS, VERSION, auto_window, make_order
 from hpc_train.data.order.permutation import TABLE_LIMIT, Permutation
+from hpc_train.data.order.streams import BLOCKS, OFFSET, ROWS
+from hpc_train.data.order.window import _merged
 from hpc_train.errors import UsageError
+from hpc_train.philox import bits, key_of, rounds
 from hpc_train.plan import Course, Plan
 
 extents = st.lists(
@@ -63,6 +66,44 @@ def test_every_sample_exactly_once_per_epoch_for_any_sizes(
             works = [plan.work(batch, rank) for rank in range(len(weights))]
             seen += [i for work in works for i in ids[work.start : work.stop].tolist()]
         assert sorted(seen) == list(range(blocks.num_samples))
+
+
+@settings(max_examples=60)
+@given(
+    extents=extents, window=st.integers(1, 12), seed=st.integers(0, 2**63), epoch=st.integers(0, 9)
+)
+def test_a_window_is_sorted_by_the_keys_of_its_samples(extents, window, seed, epoch):
+    """As the docstring has it, written down plainly: one key a sample, and one sort."""
+    blocks = Blocks(extents)
+    order = make_order("window", blocks, seed, window)
+    permutation = Permutation(len(blocks), seed, BLOCKS, epoch)
+    for index in range(-(-len(blocks) // window)):
+        slots = np.arange(index * window, min((index + 1) * window, len(blocks)))
+        offset = bits(seed, OFFSET, epoch, 1, start=index)[0] / 2**32
+        samples = []
+        for place, block in enumerate(permutation.forward(slots).tolist()):
+            (start,), (rows,) = blocks.locate(np.array([block]))
+            stratum = (offset + place * 0.6180339887498949) % 1.0
+            words = row_words(seed, epoch, block, int(rows))
+            for k, row in enumerate(np.argsort(words, kind="stable")):
+                samples.append(((k + stratum) / rows, place, start + row))
+        ids, places = order._mix(epoch, index)
+        assert [(p, i) for _, p, i in sorted(samples)] == list(zip(places, ids, strict=True))
+
+
+def row_words(seed, epoch, block, count):
+    """The random words by which the rows of a block are sorted."""
+    words = np.arange(-(-count // 4), dtype=np.uint64)
+    other = [np.full_like(words, value) for value in (block, epoch, ROWS)]
+    return np.stack(rounds((words, *other), key_of(seed)), axis=-1).reshape(-1)[:count]
+
+
+def test_equal_keys_go_by_place():
+    one = np.array([7, 8]), np.array([0.25, 0.75]), np.array([3, 3], np.uint16)
+    other = np.array([5, 6]), np.array([0.25, 0.5]), np.array([1, 1], np.uint16)
+    ids, places = _merged([one, other])
+    assert ids.tolist() == [5, 7, 6, 8]
+    assert places.tolist() == [1, 3, 1, 3]
 
 
 @pytest.mark.parametrize("name", ["window", "full"])

@@ -12,8 +12,10 @@ same part of every batch sees the same few blocks throughout the window.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,12 @@ from hpc_train.data.order.streams import BLOCKS, OFFSET, ROWS
 from hpc_train.plan import Batch
 
 _GOLDEN = 0.6180339887498949  # 1 / golden ratio: its multiples fill [0, 1) most evenly
+_LOW = np.uint64(2**32 - 1)
 _HELD = 3  # windows and epochs that are kept: the current ones, and those read ahead
+
+
+Places = NDArray[np.unsignedinteger[Any]]  # slots of blocks in a window
+Run = tuple[Ids, NDArray[np.float64], Places]  # ids, keys and places of samples
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class WindowOrder:
                 high = middle - 1
         return low
 
-    def _mix(self, epoch: int, index: int) -> tuple[Ids, NDArray[np.int32]]:
+    def _mix(self, epoch: int, index: int) -> tuple[Ids, Places]:
         """The samples of a window as they are taken, and the slot of each one's block in it."""
         first = index * self._window
         slots = np.arange(first, min(first + self._window, len(self._blocks)))
@@ -101,15 +108,18 @@ class WindowOrder:
         starts, rows = self._blocks.locate(blocks)
         offset = philox.bits(self._seed, OFFSET, epoch, 1, start=index)[0] / 2**32
         strata = (offset + np.arange(len(slots)) * _GOLDEN) % 1.0
-        ids, keys, places = [], [], []
+        # 16 bits are sorted in linear time
+        place = np.arange(len(slots)).astype(np.uint16 if len(slots) <= 2**16 else np.uint32)
+        runs = []
         for length in np.unique(rows):
             same = np.flatnonzero(rows == length)
-            ids.append(starts[same, None] + self._shuffled_rows(epoch, blocks[same], length))
-            keys.append((np.arange(length) + strata[same, None]) / length)
-            places.append(np.broadcast_to(same[:, None].astype(np.int32), keys[-1].shape))
-        place = np.concatenate([part.ravel() for part in places])
-        taken = np.lexsort((place, np.concatenate([part.ravel() for part in keys])))
-        return np.concatenate([part.ravel() for part in ids])[taken], place[taken]
+            # blocks of one length come in the same order in every stratum: a run that is sorted
+            same = same[np.argsort(strata[same], kind="stable")]
+            found = starts[same, None] + self._shuffled_rows(epoch, blocks[same], length)
+            keys = (np.arange(length)[:, None] + strata[same]) / length
+            places = np.broadcast_to(place[same], keys.shape)
+            runs.append((found.T.ravel(), keys.ravel(), places.ravel()))
+        return _merged(runs)
 
     def _shuffled_rows(self, epoch: int, blocks: Ids, length: int) -> Ids:
         """A random order of the rows of each block, shape (num_blocks, length)."""
@@ -118,4 +128,22 @@ class WindowOrder:
         word, block = np.broadcast_arrays(word, block)
         counter = (word, block, np.full_like(word, epoch), np.full_like(word, ROWS))
         words = np.stack(philox.rounds(counter, philox.key_of(self._seed)), axis=-1)
-        return np.argsort(words.reshape(len(blocks), -1)[:, :length], axis=1, kind="stable")
+        words = words.reshape(len(blocks), -1)[:, :length]
+        # with the number of the row below, ties are in its order, and sorting needs no indices
+        return (np.sort(words << 32 | np.arange(length, dtype=np.uint64)) & _LOW).astype(np.int64)
+
+
+def _merged(runs: Sequence[Run]) -> tuple[Ids, Places]:
+    """Ids and places of all runs by (key, place); the keys of each run are ascending."""
+    ids, keys, places = (np.concatenate(column) for column in zip(*runs, strict=True))
+    if len(runs) == 1 and _ascend(keys):
+        return ids, places
+    taken = np.argsort(keys, kind="stable")
+    if not _ascend(keys[taken]):  # equal keys
+        taken = np.lexsort((places, keys))
+    return ids[taken], places[taken]
+
+
+def _ascend(keys: NDArray[np.float64]) -> bool:
+    """Whether each is larger than the one before."""
+    return bool((keys[1:] > keys[:-1]).all())
