@@ -48,7 +48,8 @@ class Ahead(Generic[T]):
         self._gather = gather
         cache = reader.cache
         self._agenda = Agenda(depth, cache.has_room, cache.is_wanted, reader.block_bytes)
-        self._changed = threading.Condition(reader.lock)
+        self._changed = threading.Condition(reader.lock)  # there may be a task
+        self._arrived = threading.Condition(reader.lock)  # what the trainer waits for may be there
         self._works: dict[int, Work] = {}
         self._requests: dict[int, Request | Exception] = {}
         self._ready: dict[int, T | Exception] = {}
@@ -72,12 +73,12 @@ class Ahead(Generic[T]):
             while not self._is_stopped and not self._is_known_to_differ(number, work):
                 if number in self._ready:
                     break
-                self._changed.wait()
+                self._arrived.wait()
             batch = self._ready.pop(number, None)
             if batch is not None and self._works.pop(number) == work:
                 self._number += 1
                 self._agenda.taken()
-                self._changed.notify_all()
+                self._changed.notify()
             else:
                 batch = None
         if batch is None or isinstance(batch, Exception):
@@ -93,6 +94,7 @@ class Ahead(Generic[T]):
                 return
             self._is_stopped = True
             self._changed.notify_all()
+            self._arrived.notify_all()
         for thread in self._threads:
             thread.join()
         with self._changed:
@@ -112,6 +114,8 @@ class Ahead(Generic[T]):
                     task = self._agenda.next()
                 if self._is_stopped or task is None:
                     return
+                # what this one wakes for may not be all there is to do
+                self._changed.notify()
             self._act(task)
 
     def _act(self, task: Task) -> None:
@@ -128,7 +132,7 @@ class Ahead(Generic[T]):
             self._reader.fetch(key)
         with self._changed:
             self._agenda.fetched(key)
-            self._changed.notify_all()
+            self._changed.notify()
 
     def _make(self, number: int) -> None:
         with self._changed:
@@ -142,7 +146,9 @@ class Ahead(Generic[T]):
         with self._changed:
             self._ready[number] = batch
             self._reader.cache.unwant(self._agenda.gathered(number))
-            self._changed.notify_all()
+            self._changed.notify()
+            if number == self._number:
+                self._arrived.notify_all()
 
     def _foresee(self, number: int) -> None:
         """Look up the next work of the forecast; what goes wrong arrives where it is taken."""
@@ -166,4 +172,6 @@ class Ahead(Generic[T]):
                 self._agenda.looked_up(blocks, missing, work.size)
             if work is None or failure:
                 self._agenda.exhausted()
-            self._changed.notify_all()
+            self._changed.notify()
+            if number == self._number or work is None or failure:
+                self._arrived.notify_all()

@@ -6,6 +6,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpc_train.data.routes import Rows
 
 Key = tuple[int, int]  # (shard, number of the block in it)
@@ -16,10 +19,12 @@ class Block(NamedTuple):
 
     Attributes:
         num_bytes: what it counts in the budget: also pages of a map, which it keeps in memory.
+        roots: for each field the memory that it is a part of, shape (bytes,), and where it begins.
     """
 
     fields: dict[str, Rows]
     num_bytes: int
+    roots: dict[str, tuple[NDArray[np.uint8], int]]
 
 
 class Cache:
@@ -27,10 +32,13 @@ class Cache:
 
     `want` announces uses to come, `unwant` takes them back. A wanted block is never dropped: where
     the rest leaves too little room for a new block, that one is not kept.
+
+    Attributes:
+        capacity: the budget in bytes.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._held_bytes = 0
         self._blocks: OrderedDict[Key, Block] = OrderedDict()
         self._wanted: Counter[Key] = Counter()
@@ -51,7 +59,7 @@ class Cache:
         if key in self._blocks or not self.has_room(block.num_bytes):
             return
         unwanted = (old for old in list(self._blocks) if not self._wanted[old])
-        while self._held_bytes + block.num_bytes > self._capacity:
+        while self._held_bytes + block.num_bytes > self.capacity:
             self._held_bytes -= self._blocks.pop(next(unwanted)).num_bytes
         self._blocks[key] = block
         self._held_bytes += block.num_bytes
@@ -59,7 +67,7 @@ class Cache:
 
     def has_room(self, num_bytes: int) -> bool:
         """Whether so many bytes fit beside the blocks that are wanted."""
-        return self._wanted_bytes + num_bytes <= self._capacity
+        return self._wanted_bytes + num_bytes <= self.capacity
 
     def is_wanted(self, key: Key) -> bool:
         """Whether uses of the block are to come."""

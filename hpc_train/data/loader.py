@@ -13,9 +13,10 @@ are used again. A new forecast finds the blocks of the earlier one in the cache.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,30 @@ from hpc_train.data.dataset import Dataset
 from hpc_train.data.digest import delivered_hash
 from hpc_train.data.node_cache import NodeCache
 from hpc_train.data.order import Order
-from hpc_train.data.read import Arrays, Reader, Request
+from hpc_train.data.read import Allocate, Arrays, Reader, Request
 from hpc_train.data.stage import Stage
 from hpc_train.errors import DataError
 from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What was made of arrays where they will be used, such as tensors on a device.
+
+    Attributes:
+        parts: by field; cut along their first axis like the arrays.
+        use: to be called before they are used.
+        finish: returns when the arrays may be overwritten.
+    """
+
+    parts: Mapping[str, Any]
+    use: Callable[[], None]
+    finish: Callable[[], None]
+
+    def cut(self, part: slice) -> Delivered:
+        """The same of some of the samples."""
+        return replace(self, parts={name: whole[part] for name, whole in self.parts.items()})
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,7 @@ class Samples:
         buffers: what `arrays` are the first rows of.
         partners: as many samples to mix them with; None if none are wanted.
         skipped: how many more there would be if they could be read.
+        delivered: what the loader's `deliver` has made of the arrays.
     """
 
     ids: Ids
@@ -53,6 +74,7 @@ class Samples:
     buffers: Arrays = field(default_factory=dict, repr=False, compare=False)
     partners: Samples | None = None
     skipped: int = 0
+    delivered: Delivered | None = field(default=None, repr=False, compare=False)
 
 
 class Loader:
@@ -70,6 +92,8 @@ class Loader:
             such samples.
         node_cache: blocks that the ranks of a node share; None where each keeps its own.
         stage: copies of shards to be read in place of them.
+        allocate: makes the arrays, which are used again and again.
+        deliver: called with each batch as soon as its arrays are filled, by the thread that did.
     """
 
     def __init__(
@@ -85,6 +109,8 @@ class Loader:
         partners: Callable[[Batch], Ids] | None = None,
         node_cache: NodeCache | None = None,
         stage: Stage | None = None,
+        allocate: Allocate = np.empty,
+        deliver: Callable[[Arrays], Delivered] | None = None,
     ) -> None:
         self.dataset = dataset
         self._order = order
@@ -98,7 +124,9 @@ class Loader:
         self._num_readers = num_readers
         self._ahead: Ahead[Samples] | None = None
         self._spare: list[Arrays] = []
-        self._lent: Arrays | None = None
+        self._lent: Samples | None = None
+        self._allocate = allocate
+        self._deliver = deliver
 
     def __enter__(self) -> Loader:
         return self
@@ -136,11 +164,13 @@ class Loader:
         """
         with phase("data", batch=work.batch.number):
             if self._lent is not None:
-                self._spare.append(self._lent)
+                if self._lent.delivered is not None:
+                    self._lent.delivered.finish()
+                self._spare.append(self._lent.buffers)
                 self._lent = None
             samples = self._ahead.take(work) if self._ahead is not None else None
             samples = samples or self.read(work)
-            self._lent = samples.buffers
+            self._lent = samples
             return samples
 
     def read(self, work: Work) -> Samples:
@@ -164,11 +194,12 @@ class Loader:
 
     def _look_up(self, work: Work) -> tuple[Request, list[Key]]:
         request = self._without_damage(self._request(work))
-        keys = [part.key for part in request.parts]
-        if not self._uses_blocks:
-            needed = {s: self._reader.needs_blocks(s) for s in {shard for shard, _ in keys}}
-            keys = [key for key in keys if needed[key[0]]]
-        return request, keys
+        if self._uses_blocks:
+            return request, [part.key for part in request.parts]
+        needed = {shard for shard in request.of_shards if self._reader.needs_blocks(shard)}
+        if not needed:
+            return request, []
+        return request, [part.key for part in request.parts if part.key[0] in needed]
 
     def _without_damage(self, request: Request) -> Request:
         """What of a request lies in no block that is known to be bad."""
@@ -195,16 +226,18 @@ class Loader:
         buffers = self._buffers(size)
         arrays = {name: buffer[:size] for name, buffer in buffers.items()}
         self._reader.gather(request, arrays)
+        delivered = None if self._deliver is None else self._deliver(arrays)
         if self._partners is None:
             digest = delivered_hash(request.ids, arrays)
-            return Samples(request.ids, arrays, digest, buffers, skipped=request.skipped)
+            return Samples(
+                request.ids, arrays, digest, buffers, skipped=request.skipped, delivered=delivered
+            )
         half = size // 2  # the samples themselves, then their partners
-        own = {name: array[:half] for name, array in arrays.items()}
-        other = {name: array[half:] for name, array in arrays.items()}
-        partners = Samples(request.ids[half:], other, 0)
+        own, other = (_cut(arrays, delivered, part) for part in (slice(half), slice(half, None)))
+        partners = Samples(request.ids[half:], other[0], 0, delivered=other[1])
         ids = request.ids[:half]
-        digest = delivered_hash(ids, own)
-        return Samples(ids, own, digest, buffers, partners, request.skipped // 2)
+        digest = delivered_hash(ids, own[0])
+        return Samples(ids, own[0], digest, buffers, partners, request.skipped // 2, own[1])
 
     def _buffers(self, size: int) -> Arrays:
         """Arrays of at least `size` samples, from batches that are done with if they suffice."""
@@ -212,7 +245,7 @@ class Loader:
             try:
                 buffers = self._spare.pop()
             except IndexError:  # other threads pop, too
-                return self._reader.buffers(size)
+                return self._reader.buffers(size, self._allocate)
             if all(len(buffer) >= size for buffer in buffers.values()):
                 return buffers
 
@@ -220,3 +253,11 @@ class Loader:
         if self._ahead is not None:
             self._ahead.stop()
             self._ahead = None
+
+
+def _cut(
+    arrays: Arrays, delivered: Delivered | None, part: slice
+) -> tuple[Arrays, Delivered | None]:
+    """Some of the samples."""
+    found = {name: array[part] for name, array in arrays.items()}
+    return found, delivered and delivered.cut(part)

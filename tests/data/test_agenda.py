@@ -26,7 +26,7 @@ class Bench:
     def load(self, key):
         if key not in self.cache:
             self.loads += 1
-            self.cache.put(key, Block({}, SIZE))
+            self.cache.put(key, Block({}, SIZE, {}))
 
     def finish(self, task):
         if task.kind == "fetch":
@@ -59,7 +59,7 @@ class Bench:
             else:
                 self.finish(self.running.pop(data.draw(st.integers(0, len(self.running) - 1))))
             assert len(self.gathered) - self.taken <= self.depth
-            assert self.cache._held_bytes <= self.cache._capacity
+            assert self.cache._held_bytes <= self.cache.capacity
 
 
 @given(
@@ -118,7 +118,7 @@ def test_a_batch_larger_than_the_budget_is_gathered_all_the_same():
 def cached(capacity, *numbers):
     cache = Cache(capacity * SIZE)
     for number in numbers:
-        cache.put((0, number), Block({}, SIZE))
+        cache.put((0, number), Block({}, SIZE, {}))
     return cache
 
 
@@ -129,7 +129,7 @@ def held(cache):
 def test_the_block_unused_for_longest_goes_first():
     cache = cached(3, 1, 2, 3)
     cache.get((0, 1))
-    cache.put((0, 4), Block({}, SIZE))
+    cache.put((0, 4), Block({}, SIZE, {}))
     assert held(cache) == [1, 3, 4]
 
 
@@ -137,10 +137,10 @@ def test_what_is_wanted_stays_and_a_block_without_room_is_not_kept():
     cache = cached(2, 1, 2)
     cache.want([(0, 1), (0, 2)])
     assert not cache.has_room(1)
-    cache.put((0, 3), Block({}, SIZE))
+    cache.put((0, 3), Block({}, SIZE, {}))
     assert held(cache) == [1, 2]
     cache.unwant([(0, 1)])
-    cache.put((0, 3), Block({}, SIZE))
+    cache.put((0, 3), Block({}, SIZE, {}))
     assert held(cache) == [2, 3]
 
 
@@ -157,4 +157,4 @@ def test_wanting_counts_whether_it_comes_before_the_block_or_after(first):
     assert held(cache) == []
 
 
-BLOCK = Block({}, SIZE)
+BLOCK = Block({}, SIZE, {})

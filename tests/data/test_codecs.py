@@ -9,7 +9,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from hpc_train.data import hdf5, read
+from hpc_train.data import hdf5, open_shards, read
 from hpc_train.data.routes import codecs
 from hpc_train.data.scan import scan
 from hpc_train.errors import DataError
@@ -17,6 +17,8 @@ from tests.data.test_routes import attempt, gather, one_shard, route_of, values
 
 FILTERS = {
     "gzip": {"compression": "gzip", "shuffle": True},
+    "lzf": {"compression": "lzf"},
+    "lzf+shuffle": {"compression": "lzf", "shuffle": True},
     "zstd": hdf5plugin.Zstd(),
     "zstd+shuffle": {**hdf5plugin.Zstd(clevel=1), "shuffle": True},
     "lz4": hdf5plugin.LZ4(),
@@ -119,6 +121,14 @@ def test_hdf5_takes_over_without_numcodecs(tmp_path, without):
         assert np.array_equal(gather(one_shard(path), range(40)), written)
 
 
+def test_hdf5_takes_over_where_h5py_does_not_show_its_decoder(tmp_path, monkeypatch):
+    written = values("<f4", (40, 37))
+    path = write(tmp_path / "x.h5", FILTERS["lzf"], written, (8, 37))
+    monkeypatch.setattr(codecs.ctypes, "CDLL", lambda path: object())
+    assert route_of(path) == "plain"
+    assert np.array_equal(gather(one_shard(path), range(40)), written)
+
+
 def test_a_filter_that_nobody_has_is_an_error_that_names_the_extra(tmp_path, without, monkeypatch):
     path = write(tmp_path / "x.h5", FILTERS["zstd"], np.arange(40), (8,))
     dataset = one_shard(path)
@@ -134,7 +144,7 @@ def test_a_filter_that_nobody_has_is_an_error_that_names_the_extra(tmp_path, wit
 @pytest.mark.parametrize("lacks", [False, True])
 def test_damage_is_an_error_or_changes_nothing_but_numbers(tmp_path, monkeypatch, name, lacks):
     """These filters have no checksum (blosc, lz4): no crash, and no rows of other lengths."""
-    monkeypatch.setattr(read, "_DELAYS", ())
+    monkeypatch.setattr(open_shards, "_DELAYS", ())
     if lacks:  # as if HDF5 could not be asked
         monkeypatch.setattr("hpc_train.data.open_shard.lacking", lambda dataset: ["it"])
     written = values("<f4", (32, 40))

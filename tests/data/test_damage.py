@@ -4,8 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hpc_train.data import Loader, make_order
-from hpc_train.data import read as reading
+from hpc_train.data import Loader, make_order, open_shards
 from hpc_train.data.dataset import open_dataset
 from hpc_train.data.layout import Layout
 from hpc_train.data.order.partners import partners
@@ -18,7 +17,7 @@ COUNT = 50
 
 @pytest.fixture(autouse=True)
 def no_delays(monkeypatch):
-    monkeypatch.setattr(reading, "_DELAYS", (0.0,))
+    monkeypatch.setattr(open_shards, "_DELAYS", (0.0,))
 
 
 def dataset_at(folder, compression="gzip"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpc_train.data import read
+from hpc_train.data import open_shards
 from hpc_train.data.read import Reader, delivered_hash
 from hpc_train.errors import DataError
 from tests.data.files import make_dataset, rows_of, write_shard
@@ -68,16 +68,16 @@ def test_files_open_when_needed_and_few_stay_open(tmp_path, monkeypatch):
 
     dataset = make_dataset(tmp_path, [2] * 12)
     monkeypatch.setattr(h5py, "File", counting)
-    monkeypatch.setattr(read, "_OPEN_FILES", 3)
+    monkeypatch.setattr(open_shards, "OPEN_FILES", 3)
     reader = Reader(dataset, FIELDS, 0)
     assert opened == []
     gather(reader, [23])
     assert [path.name for path in opened] == ["shard-00011.h5"]
     found = gather(reader, range(24))
     assert np.array_equal(found["x"], rows_of(0, 24)["x"])
-    assert len(reader._files) == 3
+    assert len(reader._shards._files) == 3
     reader.close()
-    assert not reader._files
+    assert not reader._shards._files
 
 
 def test_big_endian_numbers_arrive_in_native_order(tmp_path):

@@ -3,8 +3,8 @@
     route        storage                                    how                          costs
     contiguous   one piece, allocated                       memory map, no blocks        ~1 us a row
     chunked      whole samples per chunk, no filters        views of the memory map      ~1 us a row
-    decoded      gzip, zstd, ...; chunks that cut samples   pread, codecs outside locks  decoding
-    plain        all else: lzf, big-endian, virtual, ...    h5py under its global lock   30-700 us
+    decoded      gzip, lzf, ...; chunks that cut samples    pread, codecs outside locks  decoding
+    plain        all else: big-endian, virtual, ...         h5py under its global lock   30-700 us
 
 Each route says whether it can read a dataset; the first in the table that can is taken. No offset
 is trusted that was not compared with the size of the file, and nothing is mapped that HDF5 would

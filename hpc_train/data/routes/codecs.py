@@ -5,14 +5,17 @@
     zstd     a Zstandard frame                                               numcodecs
     lz4      bytes, bytes of a block; blocks: bytes stored, LZ4 or as is     numcodecs
     blosc    a Blosc 1 buffer; bytes and bytes stored in its header          numcodecs
+    lzf      an LZF stream                                                   h5py's own LibLZF
 
 All numbers of lz4's head are big-endian, of blosc's little-endian. isal and numcodecs are the
-extra `codecs`; what they need not be there for is read by zlib, or by HDF5 and its plugins. None
-of them decodes HDF5's lzf: such chunks are read by HDF5 itself, one at a time for all threads.
+extra `codecs`; what they need not be there for is read by zlib, or by HDF5 and its plugins. The
+LZF decoder is the one that HDF5 itself would call, in h5py's library, without HDF5's lock around
+it; where an h5py does not show it, HDF5 reads such chunks one at a time for all threads.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import struct
 import zlib
@@ -20,11 +23,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import h5py
 import numpy as np
 
 # bytes as stored, and how many they become -> those; may raise any of `DECODE_ERRORS`
 Codec = Callable[[bytes, int], Any]
 
+OF_HDF5 = frozenset({"lzf"})  # HDF5 decodes by the same library: it need not be asked again
 EXTRA = "codecs"  # the extra of the package that brings the libraries
 
 
@@ -106,9 +111,28 @@ def _lz4() -> Codec:
     return decode
 
 
+def _lzf() -> Codec:
+    try:  # calls through ctypes let other threads run
+        inflate = ctypes.CDLL(h5py.h5z.__file__).lzf_decompress
+    except (OSError, AttributeError) as error:
+        raise ImportError("lzf") from error
+    inflate.argtypes = [ctypes.c_char_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint]
+    inflate.restype = ctypes.c_uint
+
+    def decode(stored: bytes, size: int) -> Any:
+        result = np.empty(size, np.uint8)
+        found = inflate(stored, len(stored), result.ctypes.data, size)
+        if found != size:  # 0 where the stream is damaged
+            raise UndecodableError(f"{found} bytes in place of {size}")
+        return result
+
+    return decode
+
+
 _MAKERS: dict[str, Callable[[], Codec]] = {
     "gzip": _gzip,
     "zstd": _zstd,
     "lz4": _lz4,
     "blosc": _blosc,
+    "lzf": _lzf,
 }

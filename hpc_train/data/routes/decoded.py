@@ -71,7 +71,7 @@ class Decoded:
                     self._place(layer * self._table.per_layer + column, box, first)
         except codecs.DECODE_ERRORS as error:
             # not what the filters promise: HDF5 itself decides whether that is an error
-            if self._source.lacks:
+            if self._source.lacks or not codecs.OF_HDF5.isdisjoint(self._source.filters):
                 raise DataError(
                     f"a chunk of dataset {self._source.dataset.name.lstrip('/')} in rows "
                     f"{first}..{stop - 1} cannot be decompressed",

@@ -7,7 +7,6 @@ it was opened is found, except in the microseconds between the check and the use
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import mmap
@@ -21,6 +20,7 @@ from hpc_train.errors import DataError
 
 _POPULATE_READ = 22  # madvise, Linux 5.14: read the pages in now, and report what cannot be read
 _POPULATE_WRITE = 23  # the same for pages that will be written
+_PIECE_BYTES = 2**18
 _HARDWARE_POISON = 133  # Linux's errno of broken memory, which Python has no name for
 
 
@@ -97,12 +97,32 @@ class MappedFile:
         begin = view.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
         offset = begin - self._bytes.ctypes.data
         length = view.ctypes.data + view.size - begin
-        with contextlib.suppress(OSError):  # only advice: not every file system takes it
-            os.posix_fadvise(self._handle, offset, length, os.POSIX_FADV_WILLNEED)
+        self._load(offset, offset + length)
         if _madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), _POPULATE_READ):
             code = ctypes.get_errno()
             if code in (errno.EFAULT, errno.EIO, _HARDWARE_POISON):
                 raise OSError(errno.EIO, "cannot read mapped pages")
+
+    def _load(self, first: int, stop: int) -> None:
+        """Read bytes [first, stop) into the page cache, as far as they are not there.
+
+        Reading in order, piece by piece, the system reads ahead; page faults, and its advice to
+        read much at once, took half as long again.
+        """
+        scratch = None
+        for begin in range(first, stop, _PIECE_BYTES):
+            end = min(begin + _PIECE_BYTES, stop)
+            if self._is_cached(begin) and self._is_cached(end - 1):
+                continue
+            scratch = memoryview(bytearray(_PIECE_BYTES)) if scratch is None else scratch
+            os.preadv(self._handle, [scratch[: end - begin]], begin)
+
+    def _is_cached(self, offset: int) -> bool:
+        """Whether a byte can be read without waiting for a disk; False if nobody knows."""
+        try:
+            return os.preadv(self._handle, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+        except OSError:  # it would wait, or the file system cannot tell
+            return False
 
 
 def fresh_pages(num_bytes: int) -> NDArray[np.uint8]:
