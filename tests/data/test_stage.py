@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from contextlib import closing
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hpc_train.data import stage as staging
+from hpc_train.data import staged_copy
 from hpc_train.data.read import Reader
 from hpc_train.data.stage import Stage, staging_folder
 from hpc_train.errors import DataError
@@ -67,13 +68,13 @@ def test_samples_come_from_the_copies_once_they_are_there(dataset, fast):
 def made(monkeypatch):
     """The copies that are made, as they are."""
     made = []
-    checksum = staging._checksum
+    checksum = staged_copy.checksum
 
     def note(file, copy=None, stop=None):
         made.extend([] if copy is None else [copy])
         return checksum(file, copy, stop)
 
-    monkeypatch.setattr(staging, "_checksum", note)
+    monkeypatch.setattr(staged_copy, "checksum", note)
     return made
 
 
@@ -137,7 +138,7 @@ def test_a_disk_that_fills_up_stops_staging(dataset, fast, monkeypatch, caplog):
     def fail(file, copy=None, stop=None):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(staging, "_checksum", fail)
+    monkeypatch.setattr(staged_copy, "checksum", fail)
     reader = Reader(dataset, ["x", "y"], 0, stage=(stage := start(dataset, fast)))
     until = time.monotonic() + 60
     while not caplog.messages:
@@ -161,11 +162,11 @@ def test_a_copy_that_was_damaged_since_is_given_up(dataset, fast, caplog):
 def test_a_damaged_copy_is_given_up_also_while_somebody_uses_it(dataset, fast):
     reader = Reader(dataset, ["x", "y"], 0, stage=(stage := start(dataset, fast)))
     assert stage.wait(30)
-    with reader._open(1, stage.path(1)) as shard:
+    with reader._shards._open(1, stage.path(1)) as shard:
         os.truncate(stage.path(1), 100)
         read_all(reader)
         assert stage.path(1) is None
-        assert reader._files[1] is not shard
+        assert reader._shards._files[1] is not shard
     reader.close()
 
 
@@ -189,6 +190,53 @@ def test_shards_that_take_data_from_elsewhere_are_not_staged(dataset, fast):
     stage.close()
 
 
+def test_runs_with_other_shards_do_not_wait_for_each_other(dataset, fast, monkeypatch, caplog):
+    whole = staged_copy.checksum
+    lacking = threading.Event()
+
+    def fail(file, copy=None, stop=None):
+        if file.name == "shard-00000.h5" and copy:
+            lacking.set()
+            raise OSError(28, "No space left on device")
+        return whole(file, copy, stop)
+
+    monkeypatch.setattr(staged_copy, "checksum", fail)
+    with closing(Stage(fast, {0: dataset.path(0)}, ["x", "y"])) as one:
+        assert lacking.wait(60)
+        with closing(Stage(fast, {5: dataset.path(1)}, ["x", "y"])) as other:
+            assert other.wait(60)
+            assert other.path(5).read_bytes() == dataset.path(1).read_bytes()
+            assert not one.wait(0.01)
+        assert not list(fast.rglob("*.part"))
+
+
+def test_runs_that_have_a_shard_in_common_copy_it_once(dataset, fast, made):
+    with (
+        closing(start(dataset, fast)) as one,
+        closing(Stage(fast, {0: dataset.path(1)}, ["x", "y"])) as other,
+    ):
+        assert one.wait(60)
+        assert other.wait(60)
+        assert one.path(1) == other.path(0)
+    assert len(made) == 2
+
+
+def test_copies_that_nobody_uses_make_room(dataset, fast, monkeypatch):
+    with closing(Stage(fast, {0: dataset.path(0)}, ["x", "y"], keep=True)) as stage:
+        assert stage.wait(60)
+        (first,) = copies(fast)
+    old, size = first.with_suffix(".old"), dataset.path(1).stat().st_size
+
+    def usage(_):
+        return Usage(0, 0, size if old.exists() else 2 * size)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with closing(Stage(fast, {0: dataset.path(1)}, ["x", "y"])) as stage:
+        assert stage.wait(60)
+        assert stage.path(0).read_bytes() == dataset.path(1).read_bytes()
+        assert not old.exists()
+
+
 CHILD = """
 import fcntl, sys
 handle = open(sys.argv[1], "w")
@@ -200,8 +248,8 @@ sys.stdin.read()
 
 def test_who_dies_while_copying_is_replaced(dataset, fast):
     with closing(start(dataset, fast)) as first:  # makes the folder
-        lock = first.folder / "copying.lock"
         assert first.wait(30)
+        (lock,) = (p for p in first.folder.glob("*.lock") if p.name != "users.lock")
         for path in copies(fast):
             path.unlink()
         with subprocess.Popen(
