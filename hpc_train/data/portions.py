@@ -60,8 +60,8 @@ def find_portions(
     order = make_order("window", blocks, 0, window)
     course = Course(dataset.num_samples, batch_size)
     share = Plan((1,) * num_ranks)
-    is_short = len(blocks) <= _WINDOWS * window
-    stop = course.per_epoch if is_short else max(1, _WINDOWS * samples // batch_size)
+    some = max(1, _WINDOWS * samples // batch_size)
+    stop = course.per_epoch if len(blocks) <= _WINDOWS * window else min(some, course.per_epoch)
     needed: list[set[Key]] = [set() for _ in range(num_ranks)]
     used = 0
     for batch in course.batches(0, stop):
@@ -73,8 +73,9 @@ def find_portions(
             needed[rank].update(part.key for part in parts)
     # no block is in two windows
     read = [sum(map(reader.block_bytes, keys)) for keys in needed]
-    shared = sum(map(reader.block_bytes, set().union(*needed)))
-    windows = max(1.0, min(_WINDOWS, len(blocks) / window))
+    touched = set().union(*needed)
+    shared = sum(map(reader.block_bytes, touched))
+    windows = max(1.0, len(touched) / window)  # a batch may be larger than several of them
     return Portions(
         num_ranks=num_ranks,
         batch_size=batch_size,
