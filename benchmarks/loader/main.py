@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from hpc_train.bench.loader.settings import Settings, make_workload
 from hpc_train.bench.loader.study import study
 from hpc_train.data import Loader, make_order, open_dataset
 from hpc_train.data.blocks import Blocks, Extent
+from hpc_train.launch import command, find
+from hpc_train.launch.machine import this_machine
 from hpc_train.plan import Course, Plan
 
 RESULTS = Path(__file__).parent / "results"
@@ -114,15 +117,44 @@ def epoch_bytes(dataset, order, counts, rank, cache_bytes):
         return loader.bytes_read
 
 
-def waiting(folder, share=0.8):
+def waiting(folder, rounds, share=0.8):
     """Part of a step spent in `get`, when the trainer consumes at `share` of the loader's rate."""
     found = {}
     for name in STORED:
         workload = make_workload(Settings(str(folder / f"{name}.h5")))
-        free = sum(epoch_seconds(workload, 0.0)[:2]) / len(workload.works)
-        _, whole, waited = epoch_seconds(workload, free / share)
-        found[name] = {"step_seconds": free / share, "waiting_share": waited / whole}
-        tell(f"{name:<10}  waits {waited / whole:.1%} of a step")
+        steps, parts = [], []
+        for _ in range(rounds):
+            free = sum(epoch_seconds(workload, 0.0)[:2]) / len(workload.works)
+            _, whole, waited = epoch_seconds(workload, free / share)
+            steps.append(free / share)
+            parts.append(waited / whole)
+        found[name] = {
+            "step_seconds": harness.summary(steps).to_json(),
+            "waiting_share": harness.summary(parts).to_json(),
+        }
+        tell(f"{name:<10}  waits {found[name]['waiting_share']['median']:.1%} of a step")
+    return found
+
+
+def node(folder, rounds):
+    """Blocks decoded once in a node, on 2 ranks for the time and on 4 for the bytes."""
+    found = {}
+    for ranks, turns in ((2, rounds), (4, 1)):
+        program = [sys.executable, str(Path(__file__).with_name("node.py"))]
+        # half of the data on each rank: a window and what is read ahead fit, an epoch does not
+        program += [str(folder / "gzip.h5"), str(96 * 2**20), str(turns)]
+        argv, extra = command(
+            find(os.environ), program, ranks=ranks, machine=this_machine(os.environ)
+        )
+        env = {**os.environ, **extra, "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)
+        found[ranks] = json.loads(ended.stdout.splitlines()[-1])
+        for case, row in found[ranks].items():
+            tell(
+                f"{ranks} ranks  {case:<15}  shared {row['times_as_fast']['median']:.2f}x as fast, "
+                f"bytes read / used {row['read_per_used_shared']:.3f}, apart "
+                f"{row['read_per_used_apart']:.3f}"
+            )
     return found
 
 
@@ -226,10 +258,11 @@ def main():
             "environment": harness.circumstances(),
             "samples": given.samples,
             "throughput": throughput(folder, given.rounds, given.seconds),
-            "waiting": waiting(folder),
+            "waiting": waiting(folder, given.rounds),
             "amplification": amplification(folder),
             "order_at_scale": order_at_scale(),
             "memory": memory(folder),
+            "node": node(folder, given.rounds),
             "cold": cold(folder, given.rounds),
         }
     path = given.out / f"loader-{datetime.datetime.now():%Y%m%d-%H%M%S}.json"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from hpc_train.data.sources import Source
 
 
+_MOST_CHANNELS = 4  # whose statistics are shown
+
+
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Height and width of "32x48"."""
     if value is None:
@@ -121,6 +124,9 @@ def _write(source: Source, dest: Path, layout: Layout, licence: str, *, overwrit
             writer.append(batch)
             told(writer.num_samples)
     click.echo(written_line(dest, writer.num_samples, len(writer.index.shards)))
+    for name, info in writer.index.fields.items():
+        if info.mean:
+            click.echo(f"  {name}: mean and deviation {statistics_told(info)}")
 
 
 def plan_lines(
@@ -149,6 +155,13 @@ def written_line(dest: Path, num_samples: int, shards: int) -> str:
     """What was written, for people."""
     size = sum(file.stat().st_size for file in dest.iterdir())
     return f"wrote {dest}: {num_samples:,} samples in {num_shards(shards)}, {human_bytes(size)}"
+
+
+def statistics_told(info: FieldInfo) -> str:
+    """Mean and standard deviation of the channels of a field, such as "0.48 0.22, 0.45 0.21"."""
+    told = [f"{mean:.4g} {std:.4g}" for mean, std in zip(info.mean, info.std, strict=True)]
+    more = len(told) - _MOST_CHANNELS
+    return ", ".join(told[:_MOST_CHANNELS]) + (f", and {more:,} more" if more > 0 else "")
 
 
 def num_shards(count: int) -> str:

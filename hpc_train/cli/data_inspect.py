@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_train.cli.data_import import num_shards
+from hpc_train.cli.data_import import num_shards, statistics_told
 from hpc_train.cli.report import human_bytes, json_option, print_json
 from hpc_train.cli.table import aligned
 
@@ -27,6 +27,7 @@ _MOST_CLASSES = 12
 @click.option("--shuffle-window", type=COUNT, help="blocks that are mixed; else as by auto")
 @click.option("--window", type=COUNT, help="samples are so many rows of a series")
 @click.option("--stride", type=COUNT, help="rows from one of them to the next; else as --window")
+@click.option("--statistics", is_flag=True, help="mean and deviation of all fields, kept beside it")
 @json_option
 def command(
     path: str,
@@ -35,21 +36,27 @@ def command(
     shuffle_window: int | None,
     window: int | None,
     stride: int | None,
+    statistics: bool,
     as_json: bool,
 ) -> None:
     """Show shards, fields, storage and class balance of PATH, and whether reading will be fast.
 
     PATH is a data set, an HDF5 file, or a folder or pattern of HDF5 files.
     """
-    from hpc_train.data.dataset import locate, open_dataset
+    from hpc_train.data.dataset import open_dataset, place_of
     from hpc_train.data.inspect import inspect
     from hpc_train.data.portions import find_portions
+    from hpc_train.data.statistics import with_statistics
     from hpc_train.data.windows import Windows
 
-    report = inspect(locate(path))
+    report = inspect(place_of(path))
     portions = None
+    names = [name for name, field in report.fields.items() if field.info]
+    if statistics:
+        fields = with_statistics(open_dataset(path, names, 1024), names).index.fields
+        measured = {n: dataclasses.replace(report.fields[n], info=fields[n]) for n in names}
+        report = dataclasses.replace(report, fields={**report.fields, **measured})
     if batch_size:
-        names = [name for name, field in report.fields.items() if field.info]
         windows = Windows(window, stride or window) if window else None
         dataset = open_dataset(path, names, 1024, windows)
         portions = find_portions(dataset, batch_size, ranks, shuffle_window)
@@ -76,7 +83,8 @@ def _lines(report: Report) -> list[str]:
         *_shard_lines(report),
         "",
     ]
-    lines += aligned([_HEAD, *(_row(n, f) for n, f in report.fields.items())], left=(0, 1, 2, 3, 4))
+    rows = [_HEAD, *(_row(n, f) for n, f in report.fields.items())]
+    lines += aligned(rows, left=(0, 1, 2, 3, 4, 5, 6))
     for name, field in report.fields.items():
         if field.balance:
             lines += ["", f"classes of {name}", *_balance_lines(field.balance)]
@@ -96,7 +104,7 @@ def _portion_lines(found: Portions) -> list[str]:
     ]
 
 
-_HEAD = ["field", "dtype", "shape", "chunks", "compression", "range"]
+_HEAD = ["field", "dtype", "shape", "chunks", "compression", "range", "mean and deviation"]
 
 
 def _row(name: str, field: FieldReport) -> list[str]:
@@ -106,7 +114,8 @@ def _row(name: str, field: FieldReport) -> list[str]:
     span = f"{info.low} .. {info.high}" if info and info.low is not None else ""
     if info is None:
         shape, span = "x".join(map(str, stored.shape)) or "no axes", "not usable as a field"
-    return [name, stored.dtype, shape, chunks, stored.compression or "none", span]
+    told = statistics_told(info) if info else ""
+    return [name, stored.dtype, shape, chunks, stored.compression or "none", span, told]
 
 
 def _shard_lines(report: Report) -> list[str]:

@@ -19,7 +19,7 @@ def command(run: str, out: Path, checkpoint: str) -> None:
 
     OUT.pt2 is torch.export's format, OUT.pt TorchScript, OUT.onnx ONNX (with the extra onnx); a
     name without a suffix makes a folder: model.safetensors, config.toml, and model.json, which
-    says what inputs are. All take inputs as the network got them, times data.scale.
+    says what inputs are. All take inputs as the network got them, times data.scale, or normalized.
 
     \b
     hpc-train export latest model.pt2

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from hpc_train.data.dataset import Dataset, open_dataset, share_dataset
-from hpc_train.data.loader import Loader, Samples
+from hpc_train.data.loader import Delivered, Loader, Samples
+from hpc_train.data.moments import has_statistics
 from hpc_train.data.node_cache import NodeCache
 from hpc_train.data.order import VERSION as ORDER_VERSION
 from hpc_train.data.order import Order, auto_window, make_order
 from hpc_train.data.order.partners import partners
 from hpc_train.data.sharing import share_blocks
 from hpc_train.data.stage import Stage, staging_folder
+from hpc_train.data.statistics import with_statistics
 from hpc_train.data.windows import Windows
 
 __all__ = [
     "ORDER_VERSION",
     "Dataset",
+    "Delivered",
     "Loader",
     "NodeCache",
     "Order",
@@ -22,10 +25,12 @@ __all__ = [
     "Stage",
     "Windows",
     "auto_window",
+    "has_statistics",
     "make_order",
     "open_dataset",
     "partners",
     "share_blocks",
     "share_dataset",
     "staging_folder",
+    "with_statistics",
 ]

@@ -9,7 +9,7 @@ PATH[1000:2000]         samples 1000 .. 1999 of PATH, either end may be left out
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def open_dataset(
         DataError: if it is missing, empty, unreadable, or lacks a field.
     """
     found = _RANGE.match(name)
-    path = locate(found["path"] if found else name)
+    path = place_of(name)
     if (path / NAME).is_file():
         root, index = path, Index.read(path)
     else:
@@ -153,11 +153,24 @@ def share_dataset(
     fields: Sequence[str],
     block_rows: int,
     windows: Windows | None = None,
+    complete: Callable[[Dataset], Dataset] | None = None,
 ) -> Dataset:
-    """`open_dataset` on rank 0 for all: thousands of ranks do not open thousands of files."""
-    return Dataset.from_description(
-        on_coordinator(group, lambda: open_dataset(name, fields, block_rows, windows).describe())
-    )
+    """`open_dataset` on rank 0 for all: thousands of ranks do not open thousands of files.
+
+    What `complete` adds to the index there, all have.
+    """
+
+    def describe() -> dict[str, Any]:
+        dataset = open_dataset(name, fields, block_rows, windows)
+        return (complete(dataset) if complete else dataset).describe()
+
+    return Dataset.from_description(on_coordinator(group, describe))
+
+
+def place_of(name: str) -> Path:
+    """The folder, file or pattern behind the name of a data set, without its range."""
+    found = _RANGE.match(name)
+    return locate(found["path"] if found else name)
 
 
 def locate(text: str) -> Path:

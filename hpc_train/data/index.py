@@ -33,6 +33,7 @@ class FieldInfo:
         dtype: NumPy's name of the stored type, such as "uint8".
         low, high: smallest and largest value of a scalar integer field, else None.
         classes: names of the classes 0, 1, ... where they have names.
+        mean, std: of each channel over all samples (statistics.py), empty where not known.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +41,8 @@ class FieldInfo:
     low: int | None = None
     high: int | None = None
     classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @property
     def sample_bytes(self) -> int:
@@ -163,6 +166,8 @@ def _field_to_json(info: FieldInfo) -> dict[str, Any]:
         entry["range"] = [info.low, info.high]
     if info.classes:
         entry["classes"] = list(info.classes)
+    if info.mean:
+        entry["mean"], entry["std"] = list(info.mean), list(info.std)
     return entry
 
 
@@ -175,4 +180,6 @@ def _field_from_json(entry: dict[str, Any]) -> FieldInfo:
         low=low,
         high=high,
         classes=tuple(entry.get("classes", ())),
+        mean=tuple(map(float, entry.get("mean", ()))),
+        std=tuple(map(float, entry.get("std", ()))),
     )

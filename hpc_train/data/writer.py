@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hpc_train.data.hdf5 import CHECKSUMS, first_line, is_numeric
 from hpc_train.data.index import FieldInfo, Index, Shard
 from hpc_train.data.layout import Layout, plan_layout
+from hpc_train.data.moments import Moments, has_statistics
 from hpc_train.data.place import Place
 from hpc_train.data.shard import Arrays, ShardFile
 from hpc_train.errors import DataError
@@ -32,7 +33,8 @@ class ShardWriter:
 
     Args:
         dest: folder to be made; an existing data set is refused unless `overwrite`.
-        fields: shape, dtype and class names by name; `low` and `high` are found while writing.
+        fields: shape, dtype and class names by name; `low`, `high`, `mean` and `std` are found
+            while writing.
         layout: rows of chunks and samples of shards; by default as `plan_layout` has it.
         source, licence: where the data come from, under which terms.
 
@@ -61,6 +63,7 @@ class ShardWriter:
         self._layout = layout or plan_layout(fields)
         self._source, self._licence = source, licence
         self._ranges: dict[str, tuple[int, int]] = {}
+        self._moments = {n: Moments(f.shape) for n, f in fields.items() if has_statistics(f)}
         self._buffer = {
             name: np.zeros((self._layout.chunk_rows, *info.shape), info.dtype)
             for name, info in fields.items()
@@ -139,6 +142,8 @@ class ShardWriter:
                 name = f"shard-{len(self._shards):05d}.h5"
                 self._shard = ShardFile(self._place.folder / name, self._fields, self._layout)
             self._note_ranges()
+            for name, moments in self._moments.items():
+                moments.add(self._buffer[name][: self._filled])
             self._shard.append(self._buffer, self._filled)
             self._filled = 0
             if self._shard.samples == self._layout.samples_per_shard:
@@ -164,7 +169,8 @@ class ShardWriter:
         infos = {}
         for name, info in self._fields.items():
             low, high = self._ranges.get(name, nothing)
-            infos[name] = dataclasses.replace(info, low=low, high=high)
+            mean, std = self._moments[name].result() if name in self._moments else ((), ())
+            infos[name] = dataclasses.replace(info, low=low, high=high, mean=mean, std=std)
         return infos
 
     def _check(self, arrays: Arrays) -> int:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,7 +23,7 @@ from hpc_train.tasks import Phase, Reinforcement, Task, sums_of
 from hpc_train.train.datasets import make_stages, open_alone, open_datasets, share_node
 from hpc_train.train.device import ready_device, set_threads
 from hpc_train.train.episodes import Episodes, Playing
-from hpc_train.train.feed import Feed
+from hpc_train.train.feed import Feed, normal_of
 from hpc_train.train.learning import make_learners, make_rates, make_task
 from hpc_train.train.network import bind_model, make_network
 from hpc_train.train.options import make_options
@@ -31,10 +32,19 @@ from hpc_train.train.player import Player, Replayed
 from hpc_train.train.rereading import rereading
 from hpc_train.train.sampling import training_orders
 from hpc_train.train.source import Source
-from hpc_train.train.survey import Survey, needed_fields, scale_of, survey, targets_of, windows_of
+from hpc_train.train.survey import (
+    Survey,
+    needed_fields,
+    normal_inputs,
+    scale_of,
+    survey,
+    targets_of,
+    windows_of,
+)
 from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import Needs, make_techniques, mixing
 from hpc_train.train.techniques.augmentation import pipelines
+from hpc_train.train.upload import Uploads, pinned
 from hpc_train.world import together
 
 logger = logging.getLogger(__name__)
@@ -112,7 +122,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     if comm.world.is_coordinator:
         _warn(config, plan, datasets["train"], comm.world.size)
     config = _resolved(config, plan)
-    feed = _feed(config, device)
+    feed = _feed(config, datasets["train"], device)
     task = together(comm, lambda: make_task(config, plan.num_outputs))
     network = together(comm, lambda: make_network(config, plan, model, feed, datasets["train"]))
     learners = together(comm, lambda: make_learners(config, task, network))
@@ -131,7 +141,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
         survey=plan,
         device=device,
         threads=threads,
-        loaders=_sources(config, comm, datasets, orders, player),
+        loaders=_sources(config, comm, datasets, orders, player, device),
         feed=feed,
         model=network,
         task=task,
@@ -197,17 +207,18 @@ def make_scheduler(config: Config, members: Sequence[int], num_batches: int) -> 
     return Scheduler(find_policy(section.policy), situation, num_batches)
 
 
-def _feed(config: Config, device: torch.device) -> Feed:
-    data = config.data
+def _feed(config: Config, train: Dataset, device: torch.device) -> Feed:
+    data, dtype = config.data, DTYPES[config.precision.dtype]
     return Feed(
         inputs=data.inputs,
         targets=targets_of(config),
         device=device,
-        dtype=DTYPES[config.precision.dtype],
+        dtype=dtype,
         scale=scale_of(config),
         micro_batch_size=data.micro_batch_size,
         half=HALVES.get(config.precision.autocast),
         windows=windows_of(config),
+        normal=normal_of(train, normal_inputs(config, train), device, dtype),
     )
 
 
@@ -235,6 +246,7 @@ def _sources(
     datasets: Mapping[str, Dataset],
     orders: Mapping[str, Order],
     player: Player | None,
+    device: torch.device,
 ) -> dict[str, Source]:
     """Where samples come from, by data set; collective."""
     if player is not None:
@@ -244,7 +256,7 @@ def _sources(
     shared = {"train": share_node(config, comm, datasets["train"])}
     stages = together(comm, lambda: make_stages(config, datasets))
     return {
-        kind: _loader(config, kind, d, orders.get(kind), shared.get(kind), stages.get(kind))
+        kind: _loader(config, kind, d, orders.get(kind), shared.get(kind), stages.get(kind), device)
         for kind, d in datasets.items()
     }
 
@@ -256,8 +268,10 @@ def _loader(
     order: Order | None,
     shared: NodeCache | None,
     stage: Stage | None,
+    device: torch.device,
 ) -> Loader:
     """The loader of one of the data sets; without an order samples come as they lie."""
+    is_gpu = device.type == "cuda"
     data = config.data
     mixes = kind == "train" and mixing.is_on(config)
     return Loader(
@@ -270,4 +284,6 @@ def _loader(
         partners=partial(partners, config.run.seed) if mixes else None,
         node_cache=shared,
         stage=stage,
+        allocate=pinned if is_gpu else np.empty,
+        deliver=Uploads(device) if is_gpu else None,
     )

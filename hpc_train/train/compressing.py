@@ -25,15 +25,22 @@ from hpc_train.strategies import Layout
 from hpc_train.tasks import Phase, Task, TensorBatch, summarized, sums_of
 from hpc_train.train import state
 from hpc_train.train.build import DTYPES
-from hpc_train.train.datasets import open_alone
-from hpc_train.train.feed import Feed
+from hpc_train.train.datasets import measured, open_alone
+from hpc_train.train.feed import Feed, normal_of
 from hpc_train.train.learning import make_task
 from hpc_train.train.network import make_model
 from hpc_train.train.played import is_played
 from hpc_train.train.saving import make_store
 from hpc_train.train.some_loss import measured_order
 from hpc_train.train.sums import measure
-from hpc_train.train.survey import needed_fields, scale_of, survey, targets_of, windows_of
+from hpc_train.train.survey import (
+    needed_fields,
+    normal_inputs,
+    scale_of,
+    survey,
+    targets_of,
+    windows_of,
+)
 from hpc_train.train.weights import final_weights
 
 _PORTION = 256  # samples that are evaluated at once
@@ -112,6 +119,7 @@ class Plain:
         self.quantize = "static" if self.ranges else "none"
         self._window = plan.window
         self._task: Task = make_task(config, plan.num_outputs)
+        train = measured(config, self._datasets["train"])
         self._feed = Feed(
             inputs=config.data.inputs,
             targets=targets_of(config),
@@ -120,6 +128,9 @@ class Plain:
             scale=scale_of(config),
             micro_batch_size=None,
             windows=windows_of(config),
+            normal=normal_of(
+                train, normal_inputs(config, train), torch.device("cpu"), torch.float32
+            ),
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from hpc_train.comm import Comm
 from hpc_train.config import Config
@@ -14,9 +15,10 @@ from hpc_train.data import (
     share_blocks,
     share_dataset,
     staging_folder,
+    with_statistics,
 )
 from hpc_train.train.played import is_played, played_dataset
-from hpc_train.train.survey import needed_fields, windows_of
+from hpc_train.train.survey import needed_fields, normal_inputs, windows_of
 from hpc_train.world import together
 
 
@@ -32,9 +34,15 @@ def open_datasets(config: Config, comm: Comm) -> dict[str, Dataset]:
             needed_fields(config, kind),
             config.data.block_rows,
             windows_of(config, kind),
+            partial(measured, config) if kind == "train" else None,
         )
         for kind, name in _dataset_names(config).items()
     }
+
+
+def measured(config: Config, train: Dataset) -> Dataset:
+    """The training data with what `data.normalize` needs to know of them."""
+    return with_statistics(train, normal_inputs(config, train))
 
 
 def open_alone(config: Config) -> dict[str, Dataset]:

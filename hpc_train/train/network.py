@@ -129,8 +129,7 @@ def _try_out(model: nn.Module, feed: Feed, train: Dataset) -> None:
     for name in feed.inputs:
         info = train.fields[name]
         zeros = torch.zeros((1, *info.shape), dtype=feed.dtype, device=feed.device)
-        is_number = info.dtype.startswith("float") or feed.is_scaled(info.dtype)
-        inputs[name] = zeros if is_number else zeros.long()
+        inputs[name] = zeros if feed.is_number(name, info.dtype) else zeros.long()
     was_training = model.training
     model.eval()
     try:

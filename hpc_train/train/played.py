@@ -50,6 +50,8 @@ def resolve_fields(config: Config) -> Config:
             "left out",
             where="data.sampling",
         )
+    if config.data.normalize:
+        raise ConfigError("what is played cannot be normalized", where="data.normalize")
     fields = {"inputs": [OBSERVATION], "targets": list(FIELDS[1:])}
     return config.model_copy(update={"data": config.data.model_copy(update=fields)})
 

@@ -10,8 +10,9 @@ from hpc_train.config import Config
 from hpc_train.data import Loader, make_order, open_dataset
 from hpc_train.errors import ConfigError
 from hpc_train.plan import Batch, Work
-from hpc_train.train.feed import Feed
-from hpc_train.train.survey import needed_fields
+from hpc_train.train.datasets import measured
+from hpc_train.train.feed import Feed, normal_of
+from hpc_train.train.survey import needed_fields, normal_inputs
 from hpc_train.train.techniques.augmentation import Augmented, pipelines
 
 
@@ -39,7 +40,17 @@ def preview(config: Config, num_samples: int, num_epochs: int) -> NDArray[np.flo
     name = next(iter(chosen))
     data = config.data
     dataset = open_dataset(data.train, needed_fields(config), data.block_rows)
-    feed = Feed([name], [], torch.device("cpu"), torch.float64, data.scale, None)
+    train = measured(config, dataset)
+    here, normal = torch.device("cpu"), [n for n in normal_inputs(config, train) if n == name]
+    feed = Feed(
+        [name],
+        [],
+        here,
+        torch.float64,
+        data.scale,
+        None,
+        normal=normal_of(train, normal, here, torch.float64),
+    )
     count = min(num_samples, dataset.num_samples)
     technique, rows = Augmented(chosen), []
     with Loader(dataset, make_order("none", dataset.blocks(), 0, 1), [name]) as loader:

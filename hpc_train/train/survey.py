@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpc_train.config import Config
-from hpc_train.data import Dataset, Windows, auto_window
+from hpc_train.data import Dataset, Windows, auto_window, has_statistics
 from hpc_train.data.index import FieldInfo
 from hpc_train.errors import ConfigError, DataError
 from hpc_train.plan import Course, Plan
@@ -132,10 +132,35 @@ def scale_of(config: Config) -> float | str:
     return "none" if scale == "auto" and config.task.name == "next_token" else scale
 
 
+def is_scaled(scale: float | str, dtype: str) -> bool:
+    """Whether inputs stored as `dtype` become floating-point numbers by a factor `scale`."""
+    return scale != "none" and (scale != "auto" or dtype == "uint8")
+
+
+def normal_inputs(config: Config, train: Dataset) -> list[str]:
+    """The inputs that `data.normalize` concerns: all but integers of one number, such as tokens.
+
+    Raises:
+        ConfigError: if it is wanted, and there are none.
+    """
+    data = config.data
+    if not data.normalize:
+        return []
+    found = [name for name in data.inputs if has_statistics(train.index.fields[name])]
+    if not found:
+        raise ConfigError(
+            "data.normalize needs inputs of several numbers, or of floating-point ones "
+            f"(data.inputs: {', '.join(data.inputs)})",
+            where="data.normalize",
+        )
+    return found
+
+
 def _num_tokens(config: Config, train: Dataset) -> int | None:
-    info, scale = train.fields[config.data.inputs[0]], scale_of(config)
-    is_scaled = scale != "none" and (scale != "auto" or info.dtype == "uint8")
-    if is_scaled or not info.dtype.startswith(("int", "uint")):
+    name = config.data.inputs[0]
+    info = train.fields[name]
+    is_number = is_scaled(scale_of(config), info.dtype) or name in normal_inputs(config, train)
+    if is_number or not info.dtype.startswith(("int", "uint")):
         return None
     return info.num_classes
 

@@ -68,11 +68,13 @@ def test_any_samples_in_any_portions_come_back(
 
 def test_golden_index(tmp_path):
     write(tmp_path / "set", source="by hand", licence="CC0-1.0")
+    image = sample_arrays(50)["image"]
+    found = {"mean": pytest.approx([image.mean()]), "std": pytest.approx([image.std()])}
     assert json.loads((tmp_path / "set" / NAME).read_text()) == {
         "format": "hpc_train dataset",
         "format_version": 1,
         "fields": {
-            "image": {"shape": [1, 3, 2], "dtype": "uint8"},
+            "image": {"shape": [1, 3, 2], "dtype": "uint8", **found},
             "label": {"shape": [], "dtype": "int64", "range": [0, 2], "classes": ["a", "b", "c"]},
         },
         "shards": [

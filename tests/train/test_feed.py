@@ -1,11 +1,15 @@
 """From arrays to tensors: types, scaling, micro-batches."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from hpc_train.data import Samples
-from hpc_train.train.feed import Feed
+from hpc_train.data import Dataset, Samples
+from hpc_train.data.index import FieldInfo, Index
+from hpc_train.data.moments import Moments
+from hpc_train.train.feed import Feed, normal_of
 
 
 def feed(scale="auto", micro=None, dtype=torch.float32):
@@ -63,3 +67,47 @@ def test_micro_batches_cover_a_share_in_order(size, micro, expected):
     parts = list(feed(micro=micro).parts(samples(np.arange(size, dtype=np.float32))))
     assert [(start, len(batch.inputs["x"])) for start, batch in parts] == expected
     assert [v for _, b in parts for v in b.inputs["x"].tolist()] == list(range(size))
+
+
+def images(dtype="uint8", shape=(3, 4, 5)):
+    return np.random.default_rng(3).integers(0, 200, (40, *shape)).astype(dtype)
+
+
+def described(values):
+    """A data set, without files, whose index knows the statistics of these values."""
+    moments = Moments(values.shape[1:])
+    moments.add(values)
+    mean, std = moments.result()
+    info = FieldInfo(values.shape[1:], values.dtype.name, mean=mean, std=std)
+    return Dataset("x", Path(), Index({"x": info}, ()), 0, len(values))
+
+
+@pytest.mark.parametrize("scale", ["auto", "none", 0.5])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "axes"),
+    [
+        ("uint8", (3, 4, 5), (0, 2, 3)),
+        ("int16", (3, 4, 5), (0, 2, 3)),
+        ("uint16", (2, 3, 3), (0, 2, 3)),
+        ("float32", (4,), (0,)),
+        ("uint8", (6, 5), (0, 1, 2)),
+        ("float64", (), (0,)),
+    ],
+)
+def test_normalized_inputs_have_mean_0_and_deviation_1_in_each_channel(dtype, shape, axes, scale):
+    values = images(dtype, shape)
+    normal = normal_of(described(values), ["x"], torch.device("cpu"), torch.float64)
+    fed = Feed(["x"], [], torch.device("cpu"), torch.float64, scale, None, normal=normal)
+    found = fed.batch(samples(values), 0, 40).inputs["x"].numpy()
+    assert found.shape == values.shape
+    assert np.allclose(found.mean(axis=axes), 0, atol=1e-12)
+    assert np.allclose(found.std(axis=axes), 1)
+    assert fed.is_number("x", dtype)
+
+
+def test_a_channel_that_never_varies_becomes_0():
+    values = images()
+    values[:, 1] = 7
+    normal = normal_of(described(values), ["x"], torch.device("cpu"), torch.float32)
+    fed = Feed(["x"], [], torch.device("cpu"), torch.float32, "auto", None, normal=normal)
+    assert fed.batch(samples(values), 0, 40).inputs["x"][:, 1].abs().max() < 1e-6

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from hpc_train.checkpoint import Store
 from hpc_train.errors import CheckpointError, ConfigError, HpcTrainError, NonFiniteError
 from hpc_train.tasks import Classification
 from hpc_train.world import RankError
+from tests.data.files import write_shard
 from tests.train.runs import records, result, trainer, weights
 
 
@@ -249,6 +251,24 @@ def test_a_users_own_model_and_all_frozen(tmp_path):
         fit(tmp_path, nn.Linear(3, 7).requires_grad_(False), run={"dir": str(tmp_path / "b")})
     with pytest.raises(RankError, match=r"the model cannot take the inputs \(x \(3,\)"):
         fit(tmp_path, nn.Linear(4, 7), run={"dir": str(tmp_path / "c")})
+
+
+def test_normalized_data_train_as_if_they_had_been_so_before(tmp_path):
+    raw = np.random.default_rng(0).integers(-500, 900, (33, 3)).astype("<i2")
+    numbers = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+    found = []
+    for name, x, normalize in (("raw", raw, True), ("numbers", numbers, False)):
+        write_shard(tmp_path / f"{name}.h5", {"x": x, "y": np.arange(33) % 7})
+        data = {"train": str(tmp_path / f"{name}.h5"), "scale": "none", "normalize": normalize}
+        run = {"dir": str(tmp_path / name)}
+        found.append(weights(fit(tmp_path, data=data, run=run)[1].model))
+    assert torch.allclose(*found, rtol=1e-10, atol=1e-12)
+
+
+def test_what_cannot_be_normalized_is_told(tmp_path):
+    data = {"inputs": "y", "normalize": True}
+    with pytest.raises(RankError, match="needs inputs of several numbers"):
+        fit(tmp_path, data=data)
 
 
 class Pair(nn.Module):

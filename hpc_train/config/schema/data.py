@@ -66,6 +66,10 @@ class Data(Section):
     scale: Positive | Literal["auto", "none"] = Field(
         "auto", description="factor on the inputs; auto: 1/255 for uint8, otherwise none"
     )
+    normalize: bool = Field(
+        False,
+        description="inputs with mean 0 and deviation 1 in each channel, not scale",
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="skip: go on without chunks that cannot be read"
     )
