@@ -195,8 +195,12 @@ class Reader:
         targets = {name: _as_bytes(into[name][:size], num_rows) for name in self._fields}
         by_blocks = {shard for shard in request.of_shards if self.needs_blocks(shard)}
         parts = [p for p in request.parts if p.key[0] in by_blocks] if by_blocks else []
-        blocks = [self._block(part.key) for part in parts]  # held until all is copied
-        firsts = [self._range(part.key)[0] for part in parts]
+        with self.lock:
+            held = [self.cache.get(part.key) for part in parts]
+        # all are held until all is copied
+        blocks = [b or self._block(p.key) for b, p in zip(held, parts, strict=True)]
+        lengths = {shard: self._dataset.index.shards[shard].block_rows for shard in by_blocks}
+        firsts = [part.key[1] * lengths[part.key[0]] for part in parts]
         gather_blocks(parts, blocks, firsts, targets)
         for part in request.by_shard():
             for name in self._whole_fields(part.key[0]):
@@ -287,8 +291,11 @@ class Reader:
             if rows is not None:
                 fields[name] = rows
                 taken += rows.nbytes
-        arenas = {name: arena.whole for name, arena in self._arenas.items()}
-        roots = {n: root_of(rows, arenas.get(n)) for n, rows in fields.items() if rows.shape[1]}
+        roots = {}
+        for name, rows in fields.items():
+            arena = self._arenas.get(name)
+            if rows.shape[1]:
+                roots[name] = root_of(rows, None if arena is None else arena.whole)
         return Block(fields, self.block_bytes(key), roots), taken
 
     def _memory(self, name: str, count: int) -> Rows | None:

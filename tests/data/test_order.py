@@ -26,6 +26,7 @@ def epoch_ids(order, course, epoch=0):
     return [order.ids(course.batch(number)) for number in numbers]
 
 
+@settings(deadline=None)
 @given(extents=extents)
 def test_blocks_cover_every_sample_once_and_respect_the_chunk_grid(extents):
     blocks = Blocks(extents)
@@ -42,7 +43,7 @@ def test_blocks_cover_every_sample_once_and_respect_the_chunk_grid(extents):
         assert len({grid[i] for i in range(start, start + length)}) == 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     extents=extents,
     name=st.sampled_from(sorted(ORDERS)),
@@ -68,7 +69,7 @@ def test_every_sample_exactly_once_per_epoch_for_any_sizes(
         assert sorted(seen) == list(range(blocks.num_samples))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     extents=extents, window=st.integers(1, 12), seed=st.integers(0, 2**63), epoch=st.integers(0, 9)
 )
@@ -174,7 +175,7 @@ GOLDEN_FEISTEL = [394678, 626722, 780415]
     instance=st.integers(0, 2**31),
     data=st.data(),
 )
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_permutations_are_undone_by_their_inverse(size, seed, instance, data):
     permutation = Permutation(size, seed, 1, instance)
     elements = np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=20)))

@@ -89,5 +89,6 @@ def comb(weights: Weights, length: int, shift: float) -> Ids:
     # rounding may not lose a use, nor give one to a sample without weight at the end
     ends = np.minimum(ends * (length / ends[-1]), length)
     ends[ends == ends[-1]] = length
-    uses: Ids = np.diff(np.floor(ends + shift).astype(np.int64), prepend=0)
+    # a shift next to 1 is rounded up where `ends` are large
+    uses: Ids = np.diff(np.minimum(np.floor(ends + shift), length).astype(np.int64), prepend=0)
     return uses
