@@ -34,9 +34,11 @@ HERE = Path(__file__).parent
 KILLS, TIMED, STOPS = 200, 60, 20
 EPOCHS, HIDDEN = 150, 128  # enough steps for five kills
 ALARM_STEPS, ALARM_EPOCHS = 10**4, 109  # of 23 steps: a job is a quarter of them
-ROUNDS = 7
+ROUNDS = 5
 RESPAWN_SECONDS, KILL_EVERY = 180.0, 10.0
-RESPAWN_HIDDEN = OVERHEAD_HIDDEN = 512
+RESPAWN_HIDDEN = 512
+# two hidden layers of so many, global batch: 0.3 million weights, and a third of it with more to do
+OVERHEAD = {"many weights": (512, 64), "few weights": (256, 512)}
 PROBLEMS = ("hang", "failed", "samples", "weights")
 
 
@@ -235,18 +237,24 @@ def cost(folder: Path, asked: Asked) -> dict:
 
 def overhead(folder: Path, asked: Asked) -> dict:
     """Steps of 2 ranks, of some 10 ms, with all of it and without, by turns; medians over steps."""
+    return {name: compared(folder / name, *network) for name, network in OVERHEAD.items()}
+
+
+def compared(folder: Path, hidden: int, batch_size: int) -> dict:
+    """One network, in jobs of some 450 steps."""
     sides = {
         "without": ["recovery.watch=false", "recovery.shrink=false"],
         "with": [],
     }
+    epochs = 450 * batch_size // 1437
     found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for number, name in alternate(list(sides), ROUNDS):
-        tolerant = name == "with"
-        place = folder / f"{name}-{number}"
-        job = Job(place, 2, 20, OVERHEAD_HIDDEN, *sides[name], fault_tolerant=tolerant)
+        more = [*sides[name], f"data.batch_size={batch_size}"]
+        place, tolerant = folder / f"{name}-{number}", name == "with"
+        job = Job(place, 2, epochs, hidden, *more, fault_tolerant=tolerant)
         if job.end():
             sys.exit(job.text())
-        found[name].append(median_step(job.run))
+        found[name].append(median_step(job.run, batch_size))
         job.close()
     ratios = paired_ratios(*([one["step"] for one in found[name]] for name in ("with", "without")))
     parts = {
@@ -257,16 +265,16 @@ def overhead(folder: Path, asked: Asked) -> dict:
         "ratios": ratios,
         "median_cost": float(np.median(ratios)) - 1,
         "milliseconds_without_and_with": parts,
-        "each": found,
+        "rounds": found,
     }
 
 
-def median_step(run: Path) -> dict[str, float]:
+def median_step(run: Path, batch_size: int) -> dict[str, float]:
     """Milliseconds of a step, and of each of its phases on rank 0, medians over full batches."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     records = [one for one in map(json.loads, lines) if one["kind"] == "step"]
     records = records[len(records) // 10 :]  # the first ones warm up
-    told = {"step": [64e3 / one["samples_per_second"] for one in records]}
+    told = {"step": [1e3 * batch_size / one["samples_per_second"] for one in records]}
     for part in records[-1]["seconds"]:
         told[part] = [1e3 * one["seconds"].get(part, 0.0) for one in records]
     return {part: float(np.median(values)) for part, values in told.items()}
