@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_train.data.dataset import Dataset, open_dataset, share_dataset
-from hpc_train.data.loader import Delivered, Loader, Samples
+from hpc_train.data.loader import Delivered, Loader, Samples, batch_memory
 from hpc_train.data.moments import has_statistics
 from hpc_train.data.node_cache import NodeCache
 from hpc_train.data.order import VERSION as ORDER_VERSION
@@ -25,6 +25,7 @@ __all__ = [
     "Stage",
     "Windows",
     "auto_window",
+    "batch_memory",
     "has_statistics",
     "make_order",
     "open_dataset",

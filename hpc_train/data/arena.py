@@ -10,8 +10,6 @@ used: so no more memory is taken than blocks were held at the same time.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import threading
 import weakref
 from collections import deque
@@ -19,8 +17,7 @@ from collections import deque
 import numpy as np
 
 from hpc_train.data.routes import Rows
-
-_NO_RESERVE = 0x4000  # mmap: memory that is never touched is not counted
+from hpc_train.data.routes.mapping import huge_pages
 
 
 class Arena:
@@ -41,12 +38,9 @@ class Arena:
     def __init__(self, slot_rows: int, row_bytes: int, num_slots: int) -> None:
         self._row_bytes = row_bytes
         self._slot_bytes = slot_rows * row_bytes
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        pages = mmap.mmap(-1, num_slots * self._slot_bytes, flags=flags)
-        with contextlib.suppress(OSError, AttributeError):  # a kernel without them
-            pages.madvise(mmap.MADV_HUGEPAGE)
-        self._bytes = memoryview(pages)
-        self.whole = np.frombuffer(pages, np.uint8)
+        size = num_slots * self._slot_bytes
+        self._bytes = memoryview(huge_pages(size))[:size]
+        self.whole = np.frombuffer(self._bytes, np.uint8)
         self._lock = threading.Lock()
         self._free = deque(range(num_slots))
         self._dropped: deque[int] = deque()  # appended to wherever the last view is dropped

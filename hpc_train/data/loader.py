@@ -12,6 +12,7 @@ are used again. A new forecast finds the blocks of the earlier one in the cache.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpc_train.data.ahead import Ahead
 from hpc_train.data.blocks import Ids
@@ -29,10 +31,13 @@ from hpc_train.data.digest import delivered_hash
 from hpc_train.data.node_cache import NodeCache
 from hpc_train.data.order import Order
 from hpc_train.data.read import Allocate, Arrays, Reader, Request
+from hpc_train.data.routes.mapping import huge_pages
 from hpc_train.data.stage import Stage
 from hpc_train.errors import DataError
 from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
+
+_HUGE_FROM_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,14 @@ class Samples:
     delivered: Delivered | None = field(default=None, repr=False, compare=False)
 
 
+def batch_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array for batches; a large one in huge pages."""
+    count = math.prod(shape)
+    if count * dtype.itemsize < _HUGE_FROM_BYTES:
+        return np.empty(shape, dtype)
+    return np.frombuffer(huge_pages(count * dtype.itemsize), dtype, count).reshape(shape)
+
+
 class Loader:
     """Gives the samples of work, read ahead in the order that `follow` foretold.
 
@@ -109,7 +122,7 @@ class Loader:
         partners: Callable[[Batch], Ids] | None = None,
         node_cache: NodeCache | None = None,
         stage: Stage | None = None,
-        allocate: Allocate = np.empty,
+        allocate: Allocate = batch_memory,
         deliver: Callable[[Arrays], Delivered] | None = None,
     ) -> None:
         self.dataset = dataset

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +14,7 @@ from hpc_train.data.blocks import Ids
 from hpc_train.data.cache import Key
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Rows of one block (or shard): their places in the batch and numbers, each of shape (n,)."""
 
     key: Key

@@ -8,13 +8,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
 from hpc_train.comm import Comm
 from hpc_train.config import Config
-from hpc_train.data import Dataset, Loader, NodeCache, Order, Stage, make_order, partners
+from hpc_train.data import (
+    Dataset,
+    Loader,
+    NodeCache,
+    Order,
+    Stage,
+    batch_memory,
+    make_order,
+    partners,
+)
 from hpc_train.errors import HpcTrainError
 from hpc_train.optim import LearningRate
 from hpc_train.schedule import Scheduler, Situation, find_policy
@@ -284,6 +292,6 @@ def _loader(
         partners=partial(partners, config.run.seed) if mixes else None,
         node_cache=shared,
         stage=stage,
-        allocate=pinned if is_gpu else np.empty,
+        allocate=pinned if is_gpu else batch_memory,
         deliver=Uploads(device) if is_gpu else None,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hpc_train.data import agenda
-from hpc_train.data.loader import Loader
+from hpc_train.data.loader import Loader, batch_memory
 from hpc_train.data.order import make_order
 from hpc_train.data.read import delivered_hash
 from hpc_train.errors import DataError
@@ -132,6 +132,15 @@ def test_closing_in_the_middle_joins_the_threads(dataset, num_readers):
     loader.close()
     assert readers() == []
     loader.close()  # twice is as good as once
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2**10, 2**9 + 1), (0, 4)])
+def test_memory_of_batches_can_be_written_to_whatever_its_size(shape):
+    array = batch_memory(shape, np.dtype("<i4"))
+    assert array.shape == shape
+    assert array.dtype == np.int32
+    array[:] = 7
+    assert array.sum() == 7 * array.size
 
 
 def test_a_batch_keeps_its_bytes_until_the_next_get(loader):
