@@ -1,5 +1,6 @@
 """Training jobs for measuring: started like a user's, told by their metrics; a real CPU quota."""
 
+import itertools
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from hpc_train.launch import command, find
 from hpc_train.launch.machine import this_machine
 
 HERE = Path(__file__).parent
+SOLO_STEPS = 35
 SKIPPED = 25  # steps at the beginning: warm-up, and what the scheduler needs to learn
 
 
@@ -61,12 +63,29 @@ def train_with_quota(folder, group, settings, skipped):
 
 
 def solo_rates(folder, group, settings, skipped):
-    """Samples a second of a free rank and of one inside `group`, at once and without a word."""
+    """Samples a second of a free rank and of one inside `group`, at once and without a word.
+
+    They begin together, and the free one has five times as many steps, so that both compute all
+    the time that counts: from its steps those are taken that the limited one saw.
+    """
 
     def once():
         dirs = [folder / uuid.uuid4().hex[:8] for _ in range(2)]
-        together([program(dirs[0], settings), inside(group, program(dirs[1], settings))])
-        return [statistics.harmonic_mean(rates(run_dir, skipped)) for run_dir in dirs]
+        meeting = folder / uuid.uuid4().hex[:8]
+        meeting.mkdir()
+        task = ["task.name=meeting:Meeting", f"task.folder={meeting}"]
+        free, limited = (
+            program(run_dir, [*settings, *task, f"run.steps={steps}"])
+            for run_dir, steps in zip(dirs, (5 * SOLO_STEPS, SOLO_STEPS), strict=True)
+        )
+        together([free, inside(group, limited)])
+        free, limited = (rates(run_dir, 1) for run_dir in dirs)  # in the first step they meet
+        begin, end = (sum(1 / rate for rate in part) for part in (limited[:skipped], limited))
+        at = list(itertools.accumulate(1 / rate for rate in free))
+        if at[-1] < end:
+            raise RuntimeError("the free rank ended before the limited one")
+        seen = [rate for rate, t in zip(free, at, strict=True) if begin <= t <= end]
+        return [statistics.harmonic_mean(part) for part in (seen, limited[skipped:])]
 
     return QUIET.measure(once)
 

@@ -21,7 +21,7 @@ SLEEPING = [
     "data.batch_size=208",
     "data.micro_batch_size=208",
     "task.name=sleeping:Sleeping",
-    "task.milliseconds=0.5",
+    "task.milliseconds=1",
 ]
 COMPUTING = [
     "data.train=builtin:digits/train[:1280]",
@@ -51,7 +51,7 @@ def under_quota(folder, rounds, period_us):
         with quota(1 / 3, period_us) as group:
             if group is None:
                 return None
-            solo = jobs.solo_rates(folder, group, [*COMPUTING, "run.steps=35"], 10)
+            solo = jobs.solo_rates(folder, group, COMPUTING, 10)
             ours, static = (
                 jobs.train_with_quota(
                     folder, group, [*COMPUTING, POLICY.format(policy), f"run.steps={steps}"], skip
@@ -59,6 +59,7 @@ def under_quota(folder, rounds, period_us):
                 for policy, steps, skip in (("min_finish_time", 140, 60), ("static", 40, 10))
             )
             ddp = jobs.ddp_with_quota(group, 640, 40, 10)
+            print(f"  alone {solo}, ours {ours}, equal {static}, DDP {ddp}", flush=True)
             found.append((ours / sum(solo), ours / static, ours / ddp))
     titles = ("of the sum of solo rates", "vs equal shares", "vs DDP (gloo)")
     return {

@@ -9,7 +9,9 @@ Rules, the first that applies:
 1. Gather the next batch, if not more than `depth` are gathered and untaken, and none of its blocks
    is on its way; also when they cannot be fetched for lack of room that no other batch will free.
 2. Fetch the next block of the queue, if it fits beside the blocks that are wanted.
-3. Look up the next work, if the queue is empty and it is not too far ahead of what was taken.
+3. Look up the next work, if the queue is empty and it is not too far ahead of what was taken; where
+   all blocks are in memory already, no more than two for each batch taken: a new forecast shall not
+   cost a training that is short of cores a hundred look-ups at once.
 4. Wait.
 """
 
@@ -24,6 +26,7 @@ from hpc_train.data.cache import Key
 
 HORIZON_SAMPLES = 2**16  # looked up ahead: the ids of so many take 512 KiB
 HORIZON_WORKS = 1024
+_IDLE_PER_TAKEN = 2  # look-ups that find nothing to fetch, for each batch taken
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Agenda:
         self._is_looking = False
         self._is_exhausted = False
         self._samples = 0  # looked up, not gathered
+        self._idle = 0  # look-ups ahead that may yet find nothing to fetch
         self._looked_up = self._gathering = self._taken = 0  # numbers of works
 
     def next(self) -> Task | None:
@@ -86,6 +90,11 @@ class Agenda:
     def looked_up(self, blocks: Iterable[Key], missing: Iterable[Key], samples: int) -> None:
         """A work was looked up: it needs `blocks`, of which `missing` are not in memory."""
         self._needs[self._looked_up] = frozenset(blocks), samples
+        missing = list(missing)
+        if missing:
+            self._idle = _IDLE_PER_TAKEN
+        elif self._looked_up - self._taken > self._depth:
+            self._idle -= 1
         queued = set(self._queue)
         self._queue.extend(
             key for key in missing if key not in self._fetching and key not in queued
@@ -112,6 +121,7 @@ class Agenda:
     def taken(self) -> None:
         """The trainer has taken a batch."""
         self._taken += 1
+        self._idle = _IDLE_PER_TAKEN
 
     def is_over(self, number: int) -> bool:
         """Whether the work `number` will never be looked up, since no more are foretold."""
@@ -143,4 +153,4 @@ class Agenda:
         ahead = self._looked_up - self._taken
         if ahead <= self._depth:
             return True
-        return ahead < HORIZON_WORKS and self._samples < HORIZON_SAMPLES
+        return self._idle > 0 and ahead < HORIZON_WORKS and self._samples < HORIZON_SAMPLES

@@ -5,8 +5,9 @@
 
 A plan changes when it pays: the predicted gain per step, over the steps for which speeds may be
 trusted to stay, must exceed what a change costs (data prefetched for the old plan, blocks read
-again; measured as what the first step after a change takes beyond its prediction), and it must be
-larger than the errors of the predictions, or noise would shuffle the shares of equal ranks.
+again, memory and kernels for other sizes; measured as what the first steps after a change take
+beyond their prediction), and it must be larger than the errors of the predictions, or noise would
+shuffle the shares of equal ranks.
 
 A rank without samples tells nothing about its speed, so it is probed: two batches with one sample
 for it, so seldom that probing takes at most a hundredth of the time.
@@ -30,6 +31,7 @@ _HORIZON = 50  # steps for which speeds are trusted to stay as they are
 _LEAST_GAIN = 0.01  # of the step
 _ERRORS = 1.5  # standard errors that the gain must exceed, beyond what the slowest of p shows
 _FIRST_COST = 0.5  # of a change, in steps, until one was measured
+_SETTLING = 3  # steps after a change that show what it costs, not how fast ranks are
 
 
 @dataclass
@@ -72,7 +74,8 @@ class Scheduler:
         self._situation = situation
         self._num_batches = num_batches
         self._seen = 0
-        self._fresh = False  # whether the plan has changed and its first step is still out
+        self._fresh = False  # whether the plan has changed and its first steps are still out
+        self._settling: list[float] = []  # what those took beyond their prediction, in steps
         self._judged = -1  # the version of the speeds that was last decided upon
         self._cost_steps = _FIRST_COST
         self._scale = _Scale(-1, (), np.zeros(0), 0.0)
@@ -89,9 +92,7 @@ class Scheduler:
         if self._seen <= _WARM_UP:
             return
         if self._fresh and tuple(counts) == self.plan.counts:
-            # the first step of a plan reads what nobody has read ahead: it shows the cost
-            self._fresh = False
-            self._judged = -1
+            # the first steps of a plan read what nobody has read ahead: they show the cost
             self._learn_cost(counts, busy_seconds)
             if not self._probes.running:
                 return
@@ -184,13 +185,20 @@ class Scheduler:
         self.plan = Plan(counts, since=batch)
         self.balance.changes += 1
         self._fresh = True
+        self._settling.clear()
         return self.plan
 
     def _learn_cost(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
         predicted = float(np.nanmax(self.speeds.seconds(counts)))
         if predicted > 0:
-            steps = min(max(busy_seconds) / predicted - 1.0, float(_HORIZON))
-            self._cost_steps += 0.5 * (max(0.0, steps) - self._cost_steps)
+            self._settling.append(max(busy_seconds) / predicted - 1.0)
+        if len(self._settling) < _SETTLING and predicted > 0 and not self._probes.running:
+            return
+        steps = min(sum(self._settling), float(_HORIZON))
+        self._cost_steps += 0.5 * (max(0.0, steps) - self._cost_steps)
+        self._settling.clear()
+        self._fresh = False
+        self._judged = -1
 
     def _account(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
         """Add up what the step took, and what it would have taken with equal shares."""

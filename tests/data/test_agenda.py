@@ -158,3 +158,18 @@ def test_wanting_counts_whether_it_comes_before_the_block_or_after(first):
 
 
 BLOCK = Block({}, SIZE, {})
+
+
+def test_a_new_forecast_of_what_is_in_memory_is_looked_up_little_by_little():
+    agenda = Agenda(2, lambda _: True, lambda _: True, lambda _: SIZE)
+    numbers = []
+    for taken in range(30):
+        while (task := agenda.next()) is not None:
+            if task.kind == "gather":
+                agenda.gathered(task.number)
+            else:
+                numbers.append(task.number)
+                agenda.looked_up([(0, task.number)], [], 1)
+        assert len(numbers) <= 2 + 1 + 2 * (taken + 1)
+        agenda.taken()
+    assert len(numbers) > 40
