@@ -9,9 +9,9 @@ Rules, the first that applies:
 1. Gather the next batch, if not more than `depth` are gathered and untaken, and none of its blocks
    is on its way; also when they cannot be fetched for lack of room that no other batch will free.
 2. Fetch the next block of the queue, if it fits beside the blocks that are wanted.
-3. Look up the next work, if the queue is empty and it is not too far ahead of what was taken; where
-   all blocks are in memory already, no more than two for each batch taken: a new forecast shall not
-   cost a training that is short of cores a hundred look-ups at once.
+3. Look up the next work, if the queue is empty and it is not too far ahead of what was taken; as
+   long as all blocks were in memory, no more than two for each batch taken: a new forecast shall
+   not cost a training that is short of cores a hundred look-ups at once.
 4. Wait.
 """
 
@@ -26,7 +26,7 @@ from hpc_train.data.cache import Key
 
 HORIZON_SAMPLES = 2**16  # looked up ahead: the ids of so many take 512 KiB
 HORIZON_WORKS = 1024
-_IDLE_PER_TAKEN = 2  # look-ups that find nothing to fetch, for each batch taken
+_IDLE_PER_TAKEN = 2  # look-ups for each batch taken, as long as none found a block to fetch
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Agenda:
         self._is_looking = False
         self._is_exhausted = False
         self._samples = 0  # looked up, not gathered
-        self._idle = 0  # look-ups ahead that may yet find nothing to fetch
+        self._in_memory = True  # whether no block had to be fetched so far
+        self._idle = 0  # look-ups ahead that are left until a batch is taken, in that case
         self._looked_up = self._gathering = self._taken = 0  # numbers of works
 
     def next(self) -> Task | None:
@@ -91,9 +92,8 @@ class Agenda:
         """A work was looked up: it needs `blocks`, of which `missing` are not in memory."""
         self._needs[self._looked_up] = frozenset(blocks), samples
         missing = list(missing)
-        if missing:
-            self._idle = _IDLE_PER_TAKEN
-        elif self._looked_up - self._taken > self._depth:
+        self._in_memory = self._in_memory and not missing
+        if self._looked_up - self._taken > self._depth:
             self._idle -= 1
         queued = set(self._queue)
         self._queue.extend(
@@ -153,4 +153,6 @@ class Agenda:
         ahead = self._looked_up - self._taken
         if ahead <= self._depth:
             return True
-        return self._idle > 0 and ahead < HORIZON_WORKS and self._samples < HORIZON_SAMPLES
+        if self._in_memory and self._idle <= 0:
+            return False
+        return ahead < HORIZON_WORKS and self._samples < HORIZON_SAMPLES

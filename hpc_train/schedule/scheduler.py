@@ -93,8 +93,11 @@ class Scheduler:
             return
         if self._fresh and tuple(counts) == self.plan.counts:
             # the first steps of a plan read what nobody has read ahead: they show the cost
+            is_first = not self._settling
             self._learn_cost(counts, busy_seconds)
             if not self._probes.running:
+                if not is_first:
+                    self._account(counts, busy_seconds)
                 return
         self._account(counts, busy_seconds)
         if self._situation.num_ranks > 1:  # one rank has nothing to decide
