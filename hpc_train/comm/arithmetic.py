@@ -39,6 +39,13 @@ def add_for(dtype: torch.dtype) -> Callable[[Field, Field, Field], Any]:
     return lambda one, other, out: torch.add(one, other, out=out)
 
 
+def scale_for(dtype: torch.dtype) -> Callable[[Field, float, Field], Any]:
+    """The function that sets its third field to the first one times a number."""
+    if dtype in IN_NUMPY:
+        return np.multiply
+    return lambda one, factor, out: torch.mul(one, factor, out=out)
+
+
 def copy_for(dtype: torch.dtype) -> Callable[[Field, Field], Any]:
     """The function that copies its second field over its first."""
     return np.copyto if dtype in IN_NUMPY else lambda to, source: to.copy_(source)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
@@ -22,6 +23,8 @@ from hpc_train.errors import UsageError
 logger = logging.getLogger(__name__)
 
 _ALIGN_BYTES = 64  # a cache line, and what vectorised kernels like
+# larger gradients are copied when autograd has made them, and not added to zeros
+_LARGE_BYTES = 128 * 2**10
 
 
 class Once(Protocol):
@@ -81,6 +84,10 @@ class Arena:
         self.grad = torch.zeros_like(self.data)
         self.pieces = self._cut(group)
         self._views = self._make_views()
+        self._expected: set[int] = set()  # gradients that autograd makes anew, by number
+        self._large: list[int] = []
+        self._small: list[slice] = []
+        self._sort()
         self._warned = False
         self.frozen: set[str] = set()
         self._once: Once = _each
@@ -90,6 +97,24 @@ class Arena:
                 parameter.data = data
                 # a view object of its own: `Module.to` moves the very tensor that `.grad` is
                 parameter.grad = grad.detach()
+
+    def _sort(self) -> None:
+        """Which gradients are large; where the others are, as few slices as possible."""
+        size = self.data.element_size()
+        start = 0
+        for number, (name, parameter) in enumerate(self.named):
+            if parameter.numel() * size < _LARGE_BYTES:
+                continue
+            self._large.append(number)
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(self._land, number)
+            )
+            begin = self.places[name][0]
+            self._small.append(slice(start, begin))
+            start = begin + parameter.numel()
+        self._small = [
+            at for at in (*self._small, slice(start, len(self.data))) if at.stop > at.start
+        ]
 
     @property
     def shared(self) -> bool:
@@ -209,9 +234,33 @@ class Arena:
         """Names and shapes of the parameters that are not frozen."""
         return [(n, shape) for n, (_, shape) in self.places.items() if n not in self.frozen]
 
+    def begin(self) -> None:
+        """Get ready for the gradients of a step; until `gather`, those that are missing are stale.
+
+        Small ones become zero, and are added to. Large ones are dropped: to copy what autograd
+        makes, while it is in the cache, takes half of the memory traffic of zeroing and adding.
+        """
+        for at in self._small:
+            self.grad[at].zero_()
+        for number in self._large:
+            self._views[number][0].grad = None
+        self._expected.update(self._large)
+
+    def _land(self, number: int, parameter: torch.Tensor) -> None:
+        """Called by autograd when it has added to a large gradient."""
+        if number in self._expected and parameter.grad is not None:
+            self._expected.remove(number)
+            grad = self._views[number][2]
+            grad.copy_(parameter.grad.detach())
+            parameter.grad = grad.detach()
+
     def zero(self) -> None:
-        """Set the gradient to zero, before each step."""
+        """Set the gradient to zero."""
+        self._expected.clear()
         self.grad.zero_()
+        for number in self._large:
+            parameter, _, grad = self._views[number]
+            parameter.grad = grad.detach()
 
     def write(self, function: Callable[[torch.Tensor], None], *, alone: bool = False) -> None:
         """Change parameters other than by the update: `function` gets `data`.
@@ -236,6 +285,7 @@ class Arena:
         `zero_grad()` drops gradients, `.to(memory_format=...)` moves weights and
         `backward(create_graph=True)` gradients.
         """
+        self._expected.clear()
         for parameter, data, grad in self._views:
             if parameter.grad is not None and parameter.grad.is_sparse:
                 raise UsageError(

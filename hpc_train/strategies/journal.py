@@ -21,6 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from hpc_train.comm import Comm
+from hpc_train.comm.arithmetic import raw
+
+# (where it is kept, what is kept), bytes
+Copies = Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 _HEAD_BYTES = 64
 _SHIFT = 32  # number of an update << _SHIFT | blocks
@@ -39,7 +43,7 @@ class Slot:
         end = _HEAD_BYTES + 2 * 8 * length
         self._numbers = memory[:16].view(np.int64)
         self._vectors = memory[_HEAD_BYTES:end].view(np.float64).reshape(2, length)
-        self._block = torch.from_numpy(memory[end:])
+        self._block = memory[end:]
 
     def reset(self) -> None:
         """As if nothing had ever been written."""
@@ -73,19 +77,18 @@ class Slot:
         """What the last update was begun with."""
         return self._vectors[self.update % 2, :size].copy()
 
-    def room(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Where parts of one block are saved, one behind the other."""
+    def copies(self, parts: Sequence[torch.Tensor]) -> Copies:
+        """Where parts of one block are saved, one behind the other, and what lies in them."""
         found, start = [], 0
-        for part in parts:
-            stop = start + part.numel() * part.element_size()
-            found.append(self._block[start:stop].view(part.dtype))
-            start = stop
+        for part in map(raw, parts):
+            found.append((self._block[start : start + part.size], part))
+            start += part.size
         return found
 
-    def save(self, parts: Sequence[torch.Tensor], room: Sequence[torch.Tensor]) -> None:
-        """Open the next block: keep what is about to be overwritten, in its `room`."""
-        for part, kept in zip(parts, room, strict=True):
-            kept.copy_(part)
+    def save(self, copies: Copies) -> None:
+        """Open the next block: keep what is about to be overwritten."""
+        for kept, part in copies:
+            np.copyto(kept, part)
         self._numbers[1] = self._numbers[0]
 
     def close(self) -> None:
@@ -95,8 +98,8 @@ class Slot:
     def restore(self, parts: Sequence[torch.Tensor]) -> None:
         """Bring the open block back, if there is one."""
         if self.is_open:
-            for part, kept in zip(parts, self.room(parts), strict=True):
-                part.copy_(kept)
+            for kept, part in self.copies(parts):
+                np.copyto(part, kept)
 
 
 class Journal:

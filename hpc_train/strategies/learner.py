@@ -88,6 +88,11 @@ class Learner:
         for group, own in zip(self.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = self.rate * own
 
+    def begin(self) -> None:
+        """Get ready for the gradients of a step, all of which are there after `gather`."""
+        for arena in self.arenas:
+            arena.begin()
+
     def zero(self) -> None:
         """Zero all gradients."""
         for arena in self.arenas:

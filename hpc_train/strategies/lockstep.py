@@ -121,19 +121,19 @@ class LockStep:
         return (plan.work(batch, rank) for batch in batches)
 
     def begin(self, learner: Learner) -> None:
-        """Zero the gradients of `learner`, and remember the model's buffers."""
-        learner.zero()
+        """Get ready for the gradients of `learner`, and remember the model's buffers."""
+        learner.begin()
         self._reductions[learner.name].begin(sum(self._counts))
         self._buffers.take()
 
     def begin_again(self, learner: Learner) -> None:
-        """Zero the gradients again, with the model's buffers as they were remembered.
+        """Forget the gradients, with the model's buffers as they were remembered.
 
         Raises:
             HpcTrainError: if other ranks know of some of them already.
         """
         self._reductions[learner.name].begin_again()
-        learner.zero()
+        learner.begin()
         self._buffers.restore()
 
     def release(self, phase: str) -> None:

@@ -18,7 +18,7 @@ kept of it; the journal saves each block there before it is overwritten.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 
 from hpc_train.comm import Comm
-from hpc_train.comm.arithmetic import Field, add_for, field
+from hpc_train.comm.arithmetic import Field, add_for, field, scale_for
 from hpc_train.comm.cut import blocks, per_cache_line, portions
 from hpc_train.strategies.arena import Arena, Once, Piece
-from hpc_train.strategies.journal import Journal
+from hpc_train.strategies.journal import Copies, Journal
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.reduction import Plain
 
@@ -45,22 +45,23 @@ class Block:
 
     Attributes:
         piece: where it belongs.
-        weight, grad: shape (n,).
+        weight: shape (n,).
         scaled: memory for the gradient that the optimizer gets, shape (n,).
+        scale: sets it to a multiple of the gradient.
         state: what the optimizer keeps of it, shape (n,), and "step".
         group: how the optimizer treats it.
         saved: what the update overwrites in shared memory.
-        room: where the journal saves that; none without a journal.
+        copies: where the journal keeps that; none without a journal.
     """
 
     piece: Piece
     weight: torch.Tensor
-    grad: torch.Tensor
     scaled: torch.Tensor
+    scale: Callable[[float], Any]
     state: Mapping[str, torch.Tensor]
     group: Mapping[str, Any]
     saved: tuple[torch.Tensor, ...]
-    room: Sequence[torch.Tensor]
+    copies: Copies
 
 
 class Sliced(Plain):
@@ -159,9 +160,9 @@ class Shards:
             for block in all_blocks:
                 is_open = block.piece.flat.grad is not None
                 if slot is not None and is_open:
-                    slot.save(block.saved, block.room)
+                    slot.save(block.copies)
                 if is_open:
-                    torch.mul(block.grad, factor, out=block.scaled)
+                    block.scale(factor)
                     kernel(block.weight, block.scaled, block.state, block.group)
                 if slot is not None:
                     slot.close()
@@ -225,15 +226,17 @@ class Shards:
         saved = (weight, *own.values())
         if "step" in state:
             own["step"] = state["step"]
+        scaled = self._scaled[weight.dtype][: at.stop - at.start]
+        scale, given, out = scale_for(weight.dtype), field(grad[at]), field(scaled)
         return Block(
             piece,
             weight,
-            grad[at],
-            self._scaled[weight.dtype][: at.stop - at.start],
+            scaled,
+            lambda factor: scale(given, factor, out),
             own,
             self._groups[id(piece.flat)],
             saved,
-            self._journal.slots[rank].room(saved) if self._journal else (),
+            self._journal.slots[rank].copies(saved) if self._journal else (),
         )
 
 

@@ -89,11 +89,11 @@ def deadly_kernel(weight, grad, state, group):
         die()
 
 
-def deadly_save(self, parts, room):
+def deadly_save(self, copies):
     if instant == "half saved" and calls == 2:
-        room[0].copy_(parts[0])
+        np.copyto(*copies[0])
         die()
-    save(self, parts, room)
+    save(self, copies)
     if instant == "saved" and calls == 2:
         die()
 

@@ -58,6 +58,7 @@ class Trained:
 
     def step(self, number, scale=1.0, flags=()):
         self.strategy.begin(self.learner)
+        self.learner.zero()
         rng = np.random.default_rng([number, RANK])
         for parameter in self.model.parameters():
             parameter.grad += torch.from_numpy(rng.standard_normal(parameter.shape)) * scale

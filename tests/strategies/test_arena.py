@@ -201,3 +201,68 @@ def test_values_move_to_memory_of_others_and_back_and_assign_goes_through_write(
     assert acts == [False, True]
     assert not any(parameter.any() for parameter in model.parameters())
     assert memory.any()
+
+
+class Wide(nn.Module):
+    """Large and small gradients, one of them used twice, one only when asked for."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(200, 300)
+        self.twice = nn.Linear(300, 300)
+        self.spare = nn.Linear(300, 300)
+        self.last = nn.Linear(300, 2)
+
+    def forward(self, x, *, spare=True):
+        x = self.twice(self.twice(self.first(x)).tanh())
+        return self.last(self.spare(x) if spare else x)
+
+
+@pytest.mark.parametrize("passes", [[True], [True, False, True], [False], []])
+def test_large_gradients_are_copied_and_those_that_are_missing_are_zero(passes):
+    torch.manual_seed(1)
+    model, plain = Wide(), Wide()
+    arena = one_arena(model)
+    for step in range(3):
+        plain.zero_grad()
+        arena.begin()
+        large = [name for name, p in model.named_parameters() if p.grad is None]
+        assert large == ["first.weight", "twice.weight", "spare.weight"]
+        for spare in passes:
+            x = torch.randn(4, 200) + step
+            for one in (model, plain):
+                one(x, spare=spare).square().sum().backward()
+        arena.gather()
+        for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+            lies = arena.view(arena.grad, name)
+            assert mine.grad.data_ptr() == lies.data_ptr()
+            expected = torch.zeros_like(lies) if theirs.grad is None else theirs.grad
+            torch.testing.assert_close(lies, expected)
+
+
+def test_a_step_that_is_broken_off_leaves_zeros_or_begins_anew():
+    model = Wide()
+    arena = one_arena(model)
+    arena.begin()
+    model(torch.ones(4, 200)).sum().backward()
+    arena.begin()
+    arena.zero()
+    assert not arena.grad.any()
+    model(torch.ones(4, 200)).sum().backward()  # without `begin`, as anywhere in torch
+    once = arena.grad.clone()
+    model(torch.ones(4, 200)).sum().backward()
+    torch.testing.assert_close(arena.grad, 2 * once)
+
+
+def test_an_arena_that_is_given_up_leaves_gradients_to_the_next_one():
+    model = Wide()
+    old = one_arena(model)
+    old.begin()
+    new = one_arena(model)
+    new.begin()
+    model(torch.ones(4, 200)).sum().backward()
+    new.gather()
+    assert new.grad.any()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.data_ptr() == new.view(new.grad, name).data_ptr()

@@ -26,7 +26,7 @@ def test_an_update_is_told_with_its_vector_and_the_blocks_that_are_done():
     assert one.vector(4).tolist() == [0, 1, 2, 3]
     parts = (torch.arange(6.0), torch.ones(6, dtype=torch.float64))
     for done in range(3):
-        one.save(parts, one.room(parts))
+        one.save(one.copies(parts))
         assert (one.is_open, one.done) == (True, done)
         one.close()
         assert (one.is_open, one.done) == (False, done + 1)
@@ -41,7 +41,7 @@ def test_only_a_block_that_is_open_is_restored():
     one.begin(1, np.zeros(1))
     parts = (torch.arange(6.0), torch.ones(3, dtype=torch.float64))
     before = [part.clone() for part in parts]
-    one.save(parts, one.room(parts))
+    one.save(one.copies(parts))
     for part in parts:
         part[:2] = -1  # killed in the middle
     one.restore(parts)
@@ -56,7 +56,7 @@ def test_killed_while_an_update_begins_the_one_before_stays_whole():
     one = slot()
     one.reset()
     one.begin(1, np.full(LENGTH, 1.0))
-    one.save((), ())
+    one.save(())
     one.close()
     one._vectors[0] = 2.0  # of update 2, which was never told
     assert (one.update, one.done) == (1, 1)

@@ -226,13 +226,13 @@ class ParameterServer:
             agree(self._comm, self._side.error)
 
     def begin(self, learner: Learner) -> None:
-        """Zero the gradients, and remember the model's buffers."""
-        learner.zero()
+        """Get ready for gradients, and remember the model's buffers."""
+        learner.begin()
         self._buffers.take()
 
     def begin_again(self, learner: Learner) -> None:
-        """Zero the gradients again, with the model's buffers as they were remembered."""
-        learner.zero()
+        """Forget the gradients, with the model's buffers as they were remembered."""
+        learner.begin()
         self._buffers.restore()
 
     def release(self, phase: str) -> None:
