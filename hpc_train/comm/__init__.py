@@ -13,9 +13,11 @@ from hpc_train.comm.background import Background
 from hpc_train.comm.communicator import Comm
 from hpc_train.comm.compressed import CompressedSum, compressed
 from hpc_train.comm.compression import COMPRESSORS, Matrix, Terms
+from hpc_train.comm.fabric import Fabric, FabricError, open_store
 from hpc_train.comm.hierarchical import hierarchical
 from hpc_train.comm.native import DTYPES as NATIVE_DTYPES
 from hpc_train.comm.native import NativeSum
+from hpc_train.comm.nccl import FabricSum, nccl
 from hpc_train.comm.operation import Nothing, OnDevice, Operation
 from hpc_train.comm.post import Post
 from hpc_train.comm.ring import RingSum
@@ -30,6 +32,9 @@ __all__ = [
     "Background",
     "Comm",
     "CompressedSum",
+    "Fabric",
+    "FabricError",
+    "FabricSum",
     "Matrix",
     "Operation",
     "Post",
@@ -39,6 +44,7 @@ __all__ = [
     "duplicate",
     "explain",
     "lets_threads",
+    "open_store",
     "prepare",
 ]
 
@@ -67,6 +73,7 @@ COLLECTIVES: dict[str, Builder] = {
     "ring": _ring,
     "shared": shared,
     "hierarchical": hierarchical,
+    "nccl": nccl,
 }
 
 
@@ -80,7 +87,8 @@ def prepare(collective: str, comm: Comm, buffer: torch.Tensor) -> Operation:
         collective: a name in `COLLECTIVES`.
         comm: the connected ranks.
         buffer: contiguous, shape (n,), of a type in `arithmetic.DTYPES` (`native`: float32 and
-            float64), the same on every rank; in memory of `comm.allocate` it is summed fastest.
+            float64), the same on every rank; in memory of `comm.allocate` it is summed fastest. On
+            GPUs it is summed by NCCL, or by way of the host, by the collective there.
 
     Raises:
         UsageError: on every rank, if there is no such collective, or none for that type or place.
@@ -97,6 +105,15 @@ def prepare(collective: str, comm: Comm, buffer: torch.Tensor) -> Operation:
         raise ValueError(f"buffer must be contiguous and flat (shape: {tuple(buffer.shape)})")
     if comm.world.size == 1 or buffer.numel() == 0:
         return Nothing()
+    if collective in ("auto", "nccl"):
+        if (by_nccl := nccl(comm, buffer)) is not None:
+            return by_nccl
+        if collective == "nccl":
+            raise UsageError(
+                "nccl needs a GPU of its own for each rank, and a torch that has it",
+                where="comm.collective",
+                hint='set comm.collective = "auto"',
+            )
     if buffer.device.type != "cpu":
         host = torch.empty_like(buffer, device="cpu", pin_memory=True)
         return OnDevice(prepare(collective, comm, host), buffer, host)

@@ -1,7 +1,8 @@
 """The choice between collectives: a short measurement, in turns, agreed by all ranks.
 
 What was found holds for all buffers of one size class (a power of two of bytes), type and place;
-it is remembered for the life of the ranks; `explain` tells it to people.
+it is remembered for the life of the ranks, and for the next job on the same hosts (`remembered`);
+`explain` tells it to people.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from hpc_train.comm.choice import Choice
 from hpc_train.comm.operation import Operation
+from hpc_train.comm.remembered import recall, remember
 
 if TYPE_CHECKING:
     from hpc_train.comm.communicator import Comm
@@ -29,14 +31,6 @@ _SAMPLE_BYTES = 64 * 2**20  # larger buffers behave like this much of them
 _TICK_SECONDS = 2e-4  # shorter operations are repeated, up to so many times
 _MAX_REPEATS = 20
 _ENOUGH = 1.05  # a collective must be this much faster than the first one to take its place
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which collective is used, and why."""
-
-    name: str
-    reason: str
 
 
 def choose(seconds: Mapping[str, Sequence[float]]) -> Choice:
@@ -69,11 +63,18 @@ def size_class(size: int) -> int:
     return 1 << max(0, size - 1).bit_length()
 
 
+def key_of(buffer: torch.Tensor, *, lent: bool) -> tuple[int, str, bool]:
+    """What a choice holds for: size class, type, and whether all ranks lent the memory."""
+    size = buffer.numel() * buffer.element_size()
+    return size_class(size), str(buffer.dtype).removeprefix("torch."), lent
+
+
 def explain(comm: Comm) -> list[str]:
     """What has been chosen on these ranks, and why: a line for each kind of buffer."""
     return [
         f"comm.collective auto: {choice.name} for {dtype} of up to {size:,} bytes"
-        f"{' in shared memory' if lent else ''} ({choice.reason})"
+        f"{' in shared memory' if lent else ''} ({choice.reason}"
+        f"{f'; measured on {choice.day}' if choice.day else ''})"
         for (size, dtype, lent), choice in comm.choices.items()
     ]
 
@@ -88,25 +89,32 @@ def auto(comm: Comm, buffer: torch.Tensor, builders: Mapping[str, Builder]) -> O
         buffer: contiguous, shape (n,), n >= 1, on the CPU.
         builders: name -> what makes an operation on a buffer, or None where it cannot.
     """
-    size = buffer.numel() * buffer.element_size()
     lent = comm.node.peers(buffer) is not None
-    dtype = str(buffer.dtype).removeprefix("torch.")
-    key = (size_class(size), dtype, all(comm.gather(lent)))
-    if key not in comm.choices:
-        comm.choices[key] = _measure(comm, buffer, builders)
+    key = key_of(buffer, lent=all(comm.gather(lent)))
+    is_job = comm.is_whole and not comm.lost
+    if is_job and not comm.choices:
+        recall(comm)
+    if key not in comm.choices or comm.choices[key].name not in builders:
+        comm.choices[key], among_all = _measure(comm, buffer, builders)
+        if is_job and among_all:
+            remember(comm)
     name = comm.choices[key].name
     made = builders[name](comm, buffer) or next(iter(builders.values()))(comm, buffer)
     assert made is not None, "the first collective works everywhere"
     return made
 
 
-def _measure(comm: Comm, buffer: torch.Tensor, builders: Mapping[str, Builder]) -> Choice:
+def _measure(
+    comm: Comm, buffer: torch.Tensor, builders: Mapping[str, Builder]
+) -> tuple[Choice, bool]:
+    """What is chosen for a buffer, and whether everything could be tried."""
     sample = buffer.detach()[: _SAMPLE_BYTES // buffer.element_size()]
     kept = sample.clone()
     operations = {name: build(comm, sample) for name, build in builders.items()}
     usable = {name: made for name, made in operations.items() if made is not None}
+    among_all = len(usable) == len(builders)
     if len(usable) < 2:
-        return choose({name: [1.0] for name in usable})
+        return choose({name: [1.0] for name in usable}), among_all
     sample.zero_()  # sums of sums would grow without bounds
     try:
         seconds = _rounds(comm, usable)
@@ -114,7 +122,7 @@ def _measure(comm: Comm, buffer: torch.Tensor, builders: Mapping[str, Builder]) 
         sample.copy_(kept)
     choice = choose(seconds) if comm.world.is_coordinator else Choice("", "")
     name, reason = comm.broadcast([choice.name, choice.reason])
-    return Choice(name, reason)
+    return Choice(name, reason), among_all
 
 
 def _rounds(comm: Comm, operations: Mapping[str, Operation]) -> dict[str, list[float]]:

@@ -13,7 +13,7 @@ import queue
 import threading
 import weakref
 
-from hpc_train.comm.operation import Operation
+from hpc_train.comm.operation import Marked, Operation
 
 _JOIN_SECONDS = 10.0
 
@@ -35,6 +35,8 @@ class Background:
 
         After one that failed, no other is begun.
         """
+        if isinstance(operation, Marked):
+            operation.mark()
         self._tasks.put(operation)
 
     def wait(self) -> None:

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from hpc_train.comm import failures, letters, replacement
-from hpc_train.comm.auto import Choice
+from hpc_train.comm.choice import Choice
 from hpc_train.comm.compression.wire import MpiWire
+from hpc_train.comm.fabric import Fabric, FabricError
 from hpc_train.comm.failures import Lost
 from hpc_train.comm.gate import Gate, Seat, own_seat
 from hpc_train.comm.mailbox import Mailbox
@@ -81,6 +82,7 @@ class Comm:
     def _connect(self, base: MPI.Intracomm) -> None:
         """Make all communicators over the ranks of `base`."""
         self._lanes: MPI.Comm | None = None
+        self.fabrics: dict[str, Fabric] = {}  # torch's own communication, by backend
         self.duplicates: list[Comm] = []
         self.communicators: list[MPI.Comm] = [base]  # every one: who sees a failure revokes them
         self._base = base
@@ -99,11 +101,18 @@ class Comm:
         """Whether `error` says that a rank died, so that the others may `shrink`."""
         if failures.is_failure(self._mpi, error):
             return True
-        unclear = self.fault_tolerant and isinstance(error, self._mpi.Exception)
+        unclear = self.fault_tolerant and isinstance(error, (self._mpi.Exception, FabricError))
         return unclear and failures.is_known(self._mpi, self.communicators, _NEWS_SECONDS)
+
+    def has_news(self) -> bool:
+        """Whether MPI knows of a rank that died, for who waits for ranks by other means."""
+        return self.fault_tolerant and failures.is_known(self._mpi, self.communicators, 0)
 
     def revoke(self) -> None:
         """Wake up all ranks, wherever they wait for each other: all operations fail from now on."""
+        for one in (self, *self.duplicates):
+            for fabric in one.fabrics.values():
+                fabric.abort()
         failures.revoke(
             communicator for one in (self, *self.duplicates) for communicator in one.communicators
         )
@@ -326,6 +335,8 @@ class Comm:
         if not self.lost:
             for duplicate in self.duplicates:
                 duplicate.close()
+            for fabric in self.fabrics.values():
+                fabric.close()
             for communicator in reversed(self.communicators):
                 communicator.Free()
         self.communicators = []

@@ -23,7 +23,7 @@ from hpc_train.comm.compression import find_compressor
 from hpc_train.comm.compression.feedback import Feedback
 from hpc_train.comm.compression.terms import Matrix, Terms
 from hpc_train.comm.cut import per_cache_line, slices
-from hpc_train.comm.operation import OnDevice, Operation
+from hpc_train.comm.operation import Marked, OnDevice, Operation
 from hpc_train.comm.phases import Phase, PhasedSum
 from hpc_train.comm.shared import add_slices, copy_slices
 from hpc_train.errors import UsageError
@@ -53,6 +53,11 @@ class CompressedSum:
         self._feedback = feedback
         self._place = place
         self._is_first = is_first
+
+    def mark(self) -> None:
+        """What computes the buffer has been asked for by this thread."""
+        if isinstance(self._operation, Marked):
+            self._operation.mark()
 
     def launch(self) -> None:
         """Begin; the buffer may not be touched until `finish` has returned."""

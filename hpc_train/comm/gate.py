@@ -80,6 +80,7 @@ class Gate:
 
     Attributes:
         seats: as above.
+        is_tight: whether any rank has less than a core of its own.
         cpus: CPU seconds a second that this rank may use, if a quota limits it alone; else None.
     """
 
@@ -87,11 +88,11 @@ class Gate:
         self.seats = seats
         self.cpus = own_cpus(seats, communicator.Get_rank())
         self._communicator = communicator
-        self._is_tight = is_tight(seats)
+        self.is_tight = is_tight(seats)
 
     def pass_together(self) -> None:
         """Return once all ranks have called, or at once where none needs to sleep."""
-        if not self._is_tight:
+        if not self.is_tight:
             return
         operation("assemble")
         request = self._communicator.Ibarrier()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+
+from hpc_train.comm.streams import Behind
 
 
 class Operation(Protocol):
@@ -15,6 +17,14 @@ class Operation(Protocol):
 
     def finish(self) -> None:
         """Return once the buffer holds the sum over all ranks."""
+
+
+@runtime_checkable
+class Marked(Protocol):
+    """An operation that another thread may launch than the one that has its buffer computed."""
+
+    def mark(self) -> None:
+        """What computes the buffer has been asked for by this thread; `launch` comes behind it."""
 
 
 class Nothing:
@@ -30,6 +40,8 @@ class Nothing:
 class OnDevice:
     """The sum of a buffer on a device, by way of pinned memory of the host.
 
+    Copies go on a stream of their own, so that what computes goes on meanwhile.
+
     Args:
         operation: sums `host`.
         buffer: shape (n,), on the device.
@@ -40,13 +52,22 @@ class OnDevice:
         self._operation = operation
         self._buffer = buffer
         self._host = host
+        self._behind = Behind(buffer.device)
+
+    def mark(self) -> None:
+        """What computes the buffer has been asked for by this thread."""
+        self._behind.mark()
 
     def launch(self) -> None:
-        """Copy to the host, waiting for the device, and begin there."""
-        self._host.copy_(self._buffer)
+        """Copy to the host, once the buffer is computed, and begin there."""
+        with self._behind.stream() as stream:
+            self._host.copy_(self._buffer, non_blocking=True)
+            stream.synchronize()
         self._operation.launch()
 
     def finish(self) -> None:
         """Bring the sum back to the device."""
         self._operation.finish()
-        self._buffer.copy_(self._host, non_blocking=True)
+        with self._behind.stream() as stream:
+            self._buffer.copy_(self._host, non_blocking=True)
+            stream.synchronize()

@@ -6,7 +6,7 @@ A subject is a file with two functions: `facts(request)`, asked of every rank, a
 
 from __future__ import annotations
 
-from hpc_train.doctor import cores, files, gpus, hdf5, mpi, ranks, scratch, software
+from hpc_train.doctor import collectives, cores, files, gpus, hdf5, mpi, ranks, scratch, software
 from hpc_train.doctor.check import FAIL, OK, WARN, Check, Facts, Report, Request, Subject
 from hpc_train.world import Group, World
 
@@ -16,6 +16,7 @@ SUBJECTS: dict[str, Subject] = {
     "mpi": Subject(mpi.facts, mpi.checks),
     "ranks": Subject(ranks.facts, ranks.checks),
     "cores": Subject(cores.facts, cores.checks),
+    "collectives": Subject(collectives.facts, collectives.checks),
     "gpus": Subject(gpus.facts, gpus.checks),
     "scratch": Subject(scratch.facts, scratch.checks),
     "files": Subject(files.facts, files.checks),

@@ -36,6 +36,20 @@ def test_operations_go_on_behind_the_caller_in_their_order():
     assert thread.close()
 
 
+def test_the_caller_marks_what_is_computed_before_the_thread_launches_it():
+    class Marked(Told):
+        def mark(self):
+            self._found.append(("mark", self._name, threading.current_thread().name))
+
+    found, gate, thread = [], threading.Event(), Background()
+    thread.put(Marked("a", found, gate))
+    assert found == [("mark", "a", threading.current_thread().name)]
+    gate.set()
+    thread.wait()
+    assert [what for what, *_ in found] == ["mark", "launch", "finish"]
+    assert thread.close()
+
+
 def test_the_first_error_reaches_whoever_waits_and_nothing_follows_it():
     found, thread = [], Background()
     thread.put(Told("a", found, error=OSError("first")))

@@ -58,7 +58,7 @@ def test_any_number_of_ranks_equals_plain_torch(model, dtype, tmp_path):
     agree(far < TOLERANCE[model, dtype], far)
 
 
-@pytest.mark.parametrize("collective", sorted(COLLECTIVES))
+@pytest.mark.parametrize("collective", sorted(set(COLLECTIVES) - {"nccl"}))
 def test_any_collective_equals_plain_torch(collective, tmp_path):
     folder = shared_dir(tmp_path)
     precision = {"dtype": "float64"}

@@ -39,8 +39,9 @@ class Schedule(Section):
 class Comm(Section):
     """How ranks talk to each other."""
 
-    collective: Literal["auto", "native", "ring", "shared", "hierarchical"] = Field(
-        "auto", description="auto: the fastest here; native: MPI's; ring; shared; hierarchical"
+    collective: Literal["auto", "native", "ring", "shared", "hierarchical", "nccl"] = Field(
+        "auto",
+        description="auto: the fastest here; native: MPI's; ring; shared; hierarchical; nccl",
     )
     gradient_compression: Literal["none", "auto", "fp16", "bf16", "topk", "powersgd"] = Field(
         "none",
