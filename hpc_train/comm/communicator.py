@@ -110,12 +110,15 @@ class Comm:
 
     def revoke(self) -> None:
         """Wake up all ranks, wherever they wait for each other: all operations fail from now on."""
-        for one in (self, *self.duplicates):
-            for fabric in one.fabrics.values():
-                fabric.abort()
+        self._leave_fabrics()
         failures.revoke(
             communicator for one in (self, *self.duplicates) for communicator in one.communicators
         )
+
+    def _leave_fabrics(self) -> None:
+        for one in (self, *self.duplicates):
+            for fabric in one.fabrics.values():
+                fabric.abort()
 
     def shrink(self) -> None:
         """Go on without the ranks that died: this object is then that of the survivors.
@@ -186,6 +189,7 @@ class Comm:
         place = members.index(self.number)
         whole = replacement.admit(self._mpi, self._base, newcomer, told, place, self._wake)
         self.members, self.hosts = tuple(members), [places[one] for one in members]
+        self._leave_fabrics()
         self._connect(whole)
 
     def _wake(self, error: BaseException) -> None:
