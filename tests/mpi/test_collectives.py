@@ -4,6 +4,7 @@ import errno
 import functools
 import os
 import resource
+import sys
 import zlib
 
 import numpy as np
@@ -232,7 +233,7 @@ def test_the_next_job_remembers_what_was_chosen(monkeypatch, tmp_path):
     def measured_again(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("hpc_train.comm.auto._measure", measured_again)
+    monkeypatch.setattr(sys.modules["hpc_train.comm.auto"], "_measure", measured_again)
     second = Comm(MPI, WORLD)
     check(prepare("auto", second, buffer), buffer)
     agree([c.name for c in second.choices.values()] == [c.name for c in first.choices.values()])
