@@ -85,7 +85,7 @@ def figures(folder: Path) -> dict:
     return {**report(found), "makespan": makespan}
 
 
-def groups(place: str = "", rounds: int = 12, ranks: int = 4) -> dict:
+def groups(place: str = "", rounds: int = 7, ranks: int = 4) -> dict:
     """16 trials of unequal length on 4 ranks, each on a part of a core, beside fixed turns.
 
     Args:
@@ -96,8 +96,7 @@ def groups(place: str = "", rounds: int = 12, ranks: int = 4) -> dict:
     space = ['"run.epochs" = { type = "int", low = 3, high = 24, log = true }']  # 1-8 units
     space += ['"optimizer.lr" = { type = "float", low = 3e-3, high = 4e-3 }']
     content = text("groups", 16, [], space, '[sampler]\nname = "random"')
-    keys = ("utilisation", "makespan", "overhead_seconds_per_trial", "looking_share")
-    keys += ("seconds_per_epoch",)
+    keys = ("utilisation", "makespan", "overhead_seconds_per_trial", "seconds_per_epoch")
     with ExitStack() as stack:
         state = kept(place, stack) / "groups.json"
         found = json.loads(state.read_text()) if state.exists() else {}
@@ -162,14 +161,20 @@ def overhead(ranks: int = 2) -> dict:
 def on_cores(
     folder: Path, ranks: int, content: str, side: str, *words: str, whole: bool = False
 ) -> dict:
-    """Run a study with each rank on a part of a core of its own, if not on the `whole` machine.
+    """Run a study with each rank on a part of a core of its own, or on the `whole` machine.
 
-    The parts are less than the machine has: where they fill it, a rank is faster while others idle.
+    Args:
+        folder: where to.
+        ranks: how many.
+        content: the study.
+        side: "groups" or "turns".
+        words: overrides of it.
+        whole: as a user would, without `turns.py`.
     """
     path = folder / "study.toml"
     path.write_text(content)
-    part = min(1.0, 0.7 * len(os.sched_getaffinity(0)) / ranks)
-    start = [str(HERE / "turns.py")] if side == "turns" else ["-m", "hpc_train"]
+    part = min(1.0, 0.9 * len(os.sched_getaffinity(0)) / ranks)
+    start = ["-m", "hpc_train"] if whole else [str(HERE / "turns.py"), side]
     program = [sys.executable, *start, "tune", str(path), *words]
     with ExitStack() as stack:
         for rank in range(ranks):
@@ -215,7 +220,7 @@ def asha_seed(seed: int) -> dict:
     }
 
 
-def asha(place: str = "", seeds: int = 5) -> dict:
+def asha(place: str = "", seeds: int = 3) -> dict:
     """What ASHA saves, and what it costs in accuracy."""
     rounds = each_seed("asha", seeds, place)
     keys = ("seconds_ratio", "epochs_ratio", "accuracy_lost")
@@ -225,10 +230,10 @@ def asha(place: str = "", seeds: int = 5) -> dict:
 def digits_seed(seed: int) -> dict:
     """The best validation loss of `digits-cnn` after 30 trials of one seed, by sampler."""
     found = {}
-    for name in ("random", "tpe", "gp"):
+    for name in ("random", "tpe"):
         more = f'[sampler]\nname = "{name}"'
         space = [LR.replace("1e-1", "1.0"), WIDTH]  # the best rate lies inside
-        content = text("digits", 30, ["run.epochs=6"], space, more, "min loss")
+        content = text("digits", 30, ["run.epochs=3"], space, more, "min loss")
         values = [t["values"][0] for t in alone(content, f"study.seed={seed}")["trials"]]
         found[name] = {"best": min(values), "best_by_trial": list(accumulate(values, min))}
     return found
