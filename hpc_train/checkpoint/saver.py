@@ -79,7 +79,7 @@ class _Pending:
 class Saver:
     """Saves sets while the training goes on; one at a time.
 
-    All methods but `busy`, `prepare`, `wait_for_copy` and `close` are collective.
+    All methods but `busy`, `copying`, `prepare`, `wait_for_copy` and `close` are collective.
 
     Args:
         store: where sets go.
@@ -112,6 +112,11 @@ class Saver:
     def busy(self) -> bool:
         """Whether a thread of this rank is at work."""
         return self._job is not None and self._job.busy
+
+    @property
+    def copying(self) -> bool:
+        """Whether `wait_for_copy` would wait."""
+        return not self._copied.is_set()
 
     def prepare(self, tensors: Tensors) -> None:
         """Make memory for copies of tensors like these ready, in another thread."""

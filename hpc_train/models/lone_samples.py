@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -11,16 +11,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hpc_train.models.sync_batchnorm import SyncBatchNorm
 
 
-@contextmanager
-def lone_sample(model: nn.Module, size: int) -> Iterator[None]:
+def lone_sample(model: nn.Module, size: int) -> AbstractContextManager[None]:
     """Let batch norms normalize by their running statistics while `size` samples go through: one.
 
     Those over the whole global batch, and those without running statistics, stay as they are; so
     do all of them for any other size.
     """
-    if size != 1:
-        yield
-        return
+    return _by_running_statistics(model) if size == 1 else nullcontext()
+
+
+@contextmanager
+def _by_running_statistics(model: nn.Module) -> Iterator[None]:
     layers = [
         layer
         for layer in model.modules()

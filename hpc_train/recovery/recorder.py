@@ -45,6 +45,7 @@ class Recorder:
 
     def __init__(self, tape: Tape, patience: Patience | None = None) -> None:
         self.tape = tape
+        self._add, self._set_state, self._left = tape.add, tape.set_state, self._leave
         self._patience = patience
         self._thread = threading.get_ident()
         self._batch = -1
@@ -68,7 +69,7 @@ class Recorder:
             self.count_from(self._operations)
         self._stack.append((name, phase, operation, now))
         self._write(ENTER, phase, operation, now, self._limit(name))
-        return self._leave
+        return self._left
 
     def hear(self, name: str, num_bytes: int, peer: int) -> None:
         """Hear of an operation with other ranks."""
@@ -120,13 +121,15 @@ class Recorder:
         now = time.monotonic_ns()
         if self._patience is not None:
             self._patience.learn(name, (now - since) / 1e9)
-        self._event(LEAVE, phase, operation)
+        outer, outer_phase, outer_operation = "", b"", b""
         if self._stack:  # the outer phase goes on: its time begins anew, since something was done
-            outer, phase, operation, _ = self._stack.pop()
-            self._stack.append((outer, phase, operation, now))
-            self._state(phase, operation, now, self._limit(outer))
-        else:
-            self._state(b"", b"", now, self._limit(""))
+            outer, outer_phase, outer_operation, _ = self._stack[-1]
+            self._stack[-1] = (outer, outer_phase, outer_operation, now)
+        event, batch, count = self._events + 1, self._batch, self._operations
+        self._events = event
+        self._add(event, LEAVE, batch, 0, count, -1, phase, operation)
+        limit = self._limit(outer)
+        self._set_state(event, count, batch, now, limit, outer_phase, outer_operation)
 
     def _limit(self, name: str) -> float:
         return math.inf if self._patience is None else self._patience.limit(name)
@@ -141,19 +144,10 @@ class Recorder:
         num_bytes: int = 0,
         peer: int = -1,
     ) -> None:
-        self._event(kind, phase, operation, num_bytes, peer)
-        self._state(phase, operation, since, limit)
-
-    def _event(
-        self, kind: int, phase: bytes, operation: bytes, num_bytes: int = 0, peer: int = -1
-    ) -> None:
-        event = self._events = self._events + 1
-        self.tape.add(event, kind, self._batch, num_bytes, self._operations, peer, phase, operation)
-
-    def _state(self, phase: bytes, operation: bytes, since: int, limit: float) -> None:
-        self.tape.set_state(
-            self._events, self._operations, self._batch, since, limit, phase, operation
-        )
+        event, batch, count = self._events + 1, self._batch, self._operations
+        self._events = event
+        self._add(event, kind, batch, num_bytes, count, peer, phase, operation)
+        self._set_state(event, count, batch, since, limit, phase, operation)
 
     def _name(self, text: str) -> bytes:
         known = self._names.get(text)

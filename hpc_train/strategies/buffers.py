@@ -18,7 +18,8 @@ class BufferSnapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._modules = list(model.named_modules())  # walking through them takes long
+        # walking through the modules takes long; each keeps its dictionary for life
+        self._modules = [(prefix, module._buffers) for prefix, module in model.named_modules()]
         self._held: dict[str, torch.Tensor] = {}
 
     def take(self) -> None:
@@ -33,10 +34,11 @@ class BufferSnapshot:
 
     def _buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The buffers as they are now, by name."""
-        for prefix, module in self._modules:
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    yield f"{prefix}.{name}", buffer
+        for prefix, held in self._modules:
+            if held:
+                for name, buffer in held.items():
+                    if buffer is not None:
+                        yield f"{prefix}.{name}", buffer
 
 
 def merge_buffers(model: nn.Module, comm: Comm, samples: int) -> None:

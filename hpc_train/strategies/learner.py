@@ -15,6 +15,8 @@ from hpc_train.strategies.arena import Arena, Piece, make_arenas
 
 logger = logging.getLogger(__name__)
 
+_EMPTY: Mapping[str, torch.Tensor] = {}
+
 
 class Learner:
     """Arenas and optimizer of one phase.
@@ -74,6 +76,10 @@ class Learner:
         self._factors = [group.rate for group in by_group]
         parameters = [_torch_group(g, flats, settings) for g, flats in by_group.items()]
         self.optimizer = make_optimizer(optimizer, parameters, settings)
+        self._group_of = {
+            flat: group for group in self.optimizer.param_groups for flat in group["params"]
+        }
+        self._keeps = sorted(self.kind.keeps(settings))
 
     @property
     def num_weights(self) -> int:
@@ -105,7 +111,7 @@ class Learner:
 
     def norm(self) -> float:
         """The global 2-norm of the gradient; not finite if any element is not."""
-        norm = math.hypot(*(float(torch.linalg.vector_norm(a.grad)) for a in self.arenas))
+        norm = math.hypot(*[torch.linalg.vector_norm(a.grad).item() for a in self.arenas])
         if math.isfinite(norm):
             return norm
         # squares of large numbers are not finite in single precision
@@ -116,7 +122,31 @@ class Learner:
         """Update the parameters with `factor` times the gradient."""
         for arena in self.arenas:
             arena.grad.mul_(factor)
-        self.optimizer.step()
+        if not self._step_fused():
+            self.optimizer.step()
+
+    def _step_fused(self) -> bool:
+        """Do what `optimizer.step` does, by the kernel that it calls at last; false if it cannot.
+
+        On the way there torch spends more time than the kernel takes for a small network.
+        """
+        kernel, open_pieces = self.kind.kernel, []
+        if kernel is None or not self.optimizer.defaults.get("fused"):
+            return False
+        for _, piece in self.pieces:
+            if piece.flat.grad is not None:
+                state = self.optimizer.state.get(piece.flat, _EMPTY)
+                own = {what: state[what] for what in self._keeps if state.get(what) is not None}
+                if len(own) < len(self._keeps):  # the optimizer has not made it yet
+                    return False
+                open_pieces.append((piece.flat, own))
+        with torch.no_grad():
+            for flat, own in open_pieces:
+                if "step" in own:
+                    own["step"] += 1
+                assert flat.grad is not None
+                kernel(flat, flat.grad, own, self._group_of[flat])
+        return True
 
     def state(self) -> dict[str, torch.Tensor]:
         """The optimizer's state as `<parameter>/<what>` -> tensor, views where possible."""

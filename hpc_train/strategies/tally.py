@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hpc_train.plan import Plan
 
 FLAGS = ("failed", "non_finite", "stop", "save", "saving", "preempted", "join")
+_NO_FLAGS = (0.0,) * len(FLAGS)
 
 
 @dataclass
@@ -88,15 +89,18 @@ class Layout:
 
     def pack(self, tally: Tally, rank: int, plan: Plan | None) -> NDArray[np.float64]:
         """The vector of one rank, shape (size,); `plan` is the next one, on rank 0 alone."""
+        sums, flags = tally.sums, tally.flags
+        numbers = [
+            tally.weight,
+            tally.loss,
+            *[sums.get(name, 0.0) for name in self.metrics],
+            *([flag in flags for flag in FLAGS] if flags else _NO_FLAGS),
+            tally.digest,
+            tally.skipped,
+            tally.squares,
+        ]
         vector = np.zeros(self.size)
-        vector[0], vector[1] = tally.weight, tally.loss
-        for place, name in enumerate(self.metrics):
-            vector[2 + place] = tally.sums.get(name, 0.0)
-        for place, flag in enumerate(FLAGS):
-            vector[self._flags + place] = flag in tally.flags
-        vector[self._digest] = tally.digest
-        vector[self._skipped] = tally.skipped
-        vector[self._squares] = tally.squares
+        vector[: self._seconds] = numbers
         vector[self._seconds + rank] = tally.busy_seconds
         if plan is not None:
             vector[self._plan :] = plan.counts
@@ -104,15 +108,16 @@ class Layout:
 
     def unpack(self, vector: NDArray[np.float64]) -> Total:
         """What the sum of all vectors says."""
-        flags = vector[self._flags : self._digest]
+        numbers = vector.tolist()
+        flags = numbers[self._flags : self._digest]
         return Total(
-            weight=float(vector[0]),
-            loss=float(vector[1]),
-            sums={n: float(vector[2 + i]) for i, n in enumerate(self.metrics)},
-            flags={n: int(c) for n, c in zip(FLAGS, flags, strict=True)},
-            digest=int(vector[self._digest]) & 0xFFFFFFFF,
-            busy_seconds=tuple(vector[self._seconds : self._plan].tolist()),
-            counts=tuple(int(c) for c in vector[self._plan :]),
-            skipped=int(vector[self._skipped]),
-            squares=float(vector[self._squares]),
+            weight=numbers[0],
+            loss=numbers[1],
+            sums=dict(zip(self.metrics, numbers[2 : self._flags], strict=True)),
+            flags=dict(zip(FLAGS, map(int, flags), strict=True)),
+            digest=int(numbers[self._digest]) & 0xFFFFFFFF,
+            busy_seconds=tuple(numbers[self._seconds : self._plan]),
+            counts=tuple(map(int, numbers[self._plan :])),
+            skipped=int(numbers[self._skipped]),
+            squares=numbers[self._squares],
         )

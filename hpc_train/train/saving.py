@@ -99,6 +99,8 @@ class Saving:
 
     def before_update(self) -> None:
         """Wait until what was saved may be written again."""
+        if not self._saver.copying:
+            return
         with phase("checkpoint", operation="copy"):
             self._saver.wait_for_copy()
 

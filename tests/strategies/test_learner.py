@@ -56,6 +56,22 @@ def test_state_travels_by_name_into_an_arena_of_another_layout(optimizer):
     }
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_fused_kernels_are_called_without_torch_s_way_to_them(optimizer, monkeypatch):
+    short, long = network(), network()
+    mine, theirs = learner_of(short, optimizer), learner_of(long, optimizer)
+    monkeypatch.setattr(theirs, "_step_fused", lambda: False)
+    step, calls = mine.optimizer.step, []
+    monkeypatch.setattr(mine.optimizer, "step", lambda: (calls.append(1), step()))
+    train(short, mine, 4)
+    train(long, theirs, 4)
+    assert len(calls) == 1  # the first update makes the state
+    assert torch.equal(weights(short), weights(long))
+    assert {n: t.tolist() for n, t in mine.state().items()} == {
+        n: t.tolist() for n, t in theirs.state().items()
+    }
+
+
 def test_a_fresh_learner_has_no_state_and_none_can_be_loaded():
     model = network()
     learner = learner_of(model)
