@@ -27,6 +27,8 @@ class Classification(Supervised):
         num_classes: how many classes there are, for the last three.
     """
 
+    recordable = True
+
     def __init__(
         self,
         class_weights: list[float] | None = None,
@@ -45,6 +47,7 @@ class Classification(Supervised):
         self._class_weights = (
             None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
         )
+        self._moved: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
 
     def losses(self, model: nn.Module, batch: TensorBatch) -> Losses:
         """Cross-entropy per sample; the model gives scores of shape (n, num_classes)."""
@@ -68,8 +71,16 @@ class Classification(Supervised):
                 f"task.class_weights must hold one weight for each of the {scores.shape[1]} "
                 f"classes (weights: {len(self._class_weights)})"
             )
-        weights = self._class_weights.to(values)[labels]
+        weights = self._weights_like(values)[labels]
         return Losses(values, weights, self._scores.sum_up(scores.detach(), labels, weights))
+
+    def _weights_like(self, values: torch.Tensor) -> torch.Tensor:
+        """The weights of classes, moved once: a copy in every step could not be recorded."""
+        kind = (values.device, values.dtype)
+        if kind not in self._moved:
+            assert self._class_weights is not None
+            self._moved[kind] = self._class_weights.to(values)
+        return self._moved[kind]
 
     def summarize(self, weight: float, loss: float, sums: Mapping[str, float]) -> dict[str, float]:
         """The metrics that follow from totals."""

@@ -16,6 +16,7 @@ class Regression(Supervised):
 
     metrics = ("mae", "r2")
     sums = ("mae", "target", "target_square")
+    recordable = True
 
     def losses(self, model: nn.Module, batch: TensorBatch) -> Losses:
         """Squared error per sample, averaged over all axes but the first."""

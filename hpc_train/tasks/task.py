@@ -90,7 +90,9 @@ class Losses:
 class Phase(Protocol):
     """One player of a task: which parameters it trains, and for which losses.
 
-    A phase with an attribute `every` above 1 is run on each so many-th batch only.
+    A phase with an attribute `every` above 1 is run on each so many-th batch only. One whose losses
+    are made on the device from inputs and targets alone may say `recordable = True`
+    (`device.cuda_graphs`).
     """
 
     name: str

@@ -27,6 +27,7 @@ class SequenceLabels(Supervised):
     """
 
     metrics: tuple[str, ...] = ("accuracy",)
+    recordable = True
 
     def __init__(self, ignore: int | None = None, weights: str | None = None) -> None:
         if ignore is not None and type(ignore) is not int:

@@ -32,6 +32,8 @@ from hpc_train.train.datasets import make_stages, open_alone, open_datasets, sha
 from hpc_train.train.device import ready_device, set_threads
 from hpc_train.train.episodes import Episodes, Playing
 from hpc_train.train.feed import Feed, normal_of
+from hpc_train.train.graphs import Graphs, make_graphs
+from hpc_train.train.graphs import check as check_graphs
 from hpc_train.train.learning import make_learners, make_rates, make_task
 from hpc_train.train.network import bind_model, make_network
 from hpc_train.train.options import make_options
@@ -53,7 +55,7 @@ from hpc_train.train.technique import Technique, Techniques
 from hpc_train.train.techniques import Needs, make_techniques, mixing
 from hpc_train.train.techniques.augmentation import pipelines
 from hpc_train.train.upload import Uploads, pinned
-from hpc_train.world import together
+from hpc_train.world import World, together
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Parts:
         loaders: one per data set, by "train", "validation", "test".
         evaluation: the phase whose losses and metrics evaluations have.
         learners: one per phase of the task, in their order.
+        graphs: what is recorded of forward and backward; None where nothing is.
     """
 
     config: Config
@@ -87,6 +90,7 @@ class Parts:
     strategy: Strategy
     rates: LearningRate
     techniques: Techniques
+    graphs: Graphs | None = None
 
     def close(self) -> None:
         """Join all threads, close all files, and let this rank have a model of its own."""
@@ -127,8 +131,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     plan = together(comm, lambda: survey(config, datasets, comm.num_members))
     device = own.device or together(comm, lambda: ready_device(config, comm))
     threads = set_threads(config.device.threads, comm, config.schedule.reserve)
-    if comm.world.is_coordinator:
-        _warn(config, plan, datasets["train"], comm.world.size)
+    _warn(config, plan, datasets["train"], comm.world)
     config = _resolved(config, plan)
     feed = _feed(config, datasets["train"], device)
     task = together(comm, lambda: make_task(config, plan.num_outputs))
@@ -159,13 +162,15 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
         strategy=strategy,
         rates=make_rates(config, plan),
         techniques=techniques,
+        graphs=together(comm, lambda: make_graphs(config, task, device)),
     )
 
 
-def _warn(config: Config, plan: Survey, train: Dataset, num_ranks: int) -> None:
-    """Tell what is allowed and yet strange, or slow."""
-    for warning in (*plan.warnings, *rereading(config, train, plan.window, num_ranks)):
-        logger.warning("%s", warning)
+def _warn(config: Config, plan: Survey, train: Dataset, world: World) -> None:
+    """Tell what is allowed and yet strange, or slow, on rank 0."""
+    if world.is_coordinator:
+        for warning in (*plan.warnings, *rereading(config, train, plan.window, world.size)):
+            logger.warning("%s", warning)
 
 
 def _resolved(config: Config, plan: Survey) -> Config:
@@ -183,7 +188,9 @@ def preflight(config: Config, num_ranks: int) -> Survey:
     """
     config = resolve_fields(config)
     plan = survey(config, open_alone(config), num_ranks)
-    make_task(config, plan.num_outputs)
+    task = make_task(config, plan.num_outputs)
+    if config.device.cuda_graphs:
+        check_graphs(config, task)
     pipelines(config)
     mixing.make(config)
     if config.device.name == "cuda" and not torch.cuda.is_available():
@@ -210,7 +217,7 @@ def make_scheduler(config: Config, members: Sequence[int], num_batches: int) -> 
         len(members),
         shares,
         config.data.micro_batch_size or 1,
-        whole=config.device.compile,
+        whole=config.device.compile or config.device.cuda_graphs,
     )
     return Scheduler(find_policy(section.policy), situation, num_batches)
 

@@ -49,7 +49,8 @@ def make_options(config: Config) -> Options:
 def _means(config: Config) -> Means:
     """How gradients are summed; "auto" overlap is for the strategy that can."""
     section = config.comm
-    able = config.strategy.name == "allreduce"
+    # what is played back calls nobody when a gradient is there
+    able = config.strategy.name == "allreduce" and not config.device.cuda_graphs
     return Means(
         section.collective,
         Compression(section.gradient_compression, section.topk_density, section.powersgd_rank),

@@ -59,6 +59,8 @@ def compute_in_memory(
             layers of all ranks meet inside the step, which cannot be repeated by one of them.
     """
     while True:
+        if parts.graphs is not None:  # what is recorded adds to where all gradients always lie
+            learner.zero()
         try:
             return compute(parts, task, samples, work)
         except Exception as error:
@@ -67,6 +69,8 @@ def compute_in_memory(
                 raise
         # here the failed attempt's activations are gone
         parts.strategy.begin_again(learner)
+        if parts.graphs is not None:
+            parts.graphs.forget()
         if parts.device.type == "cuda":
             torch.cuda.empty_cache()
         parts.feed = feed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -22,21 +22,17 @@ class Sums:
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
+        self._ones = 0.0  # weight of samples that count 1 each
         self._samples = 0
 
-    def add(self, losses: Losses, size: int) -> torch.Tensor:
-        """Add a micro-batch of `size` samples; gives the sum of weight times loss."""
-        check_losses(losses, size)
-        values, weights = losses.values, losses.weights
-        if values.dtype.itemsize < 4:  # half a float counts no further than 256 or 2048
-            values = values.float()
-        total = values.sum() if weights is None else (values * weights).sum()
-        weight = values.new_tensor(float(size)) if weights is None else weights.sum()
-        for name, value in {"weight": weight, "loss": total, **losses.sums}.items():
+    def add(self, found: Mapping[str, torch.Tensor], size: int) -> None:
+        """Add what `totals` found of a micro-batch of `size` samples."""
+        if "weight" not in found:
+            self._ones += size
+        for name, value in found.items():
             value = value.detach().double()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._samples += size
-        return total
 
     def tally(self) -> Tally:
         """The sums as a tally; waits for the device."""
@@ -45,11 +41,27 @@ class Sums:
         flat = [name for key, value in self._sums.items() for name in _names(key, value)]
         numbers = torch.cat([value.reshape(-1) for value in self._sums.values()])
         values = dict(zip(flat, numbers.tolist(), strict=True))
-        tally = Tally(weight=values.pop("weight"), loss=values.pop("loss"), sums=values)
+        weight = self._ones + values.pop("weight", 0.0)
+        tally = Tally(weight=weight, loss=values.pop("loss"), sums=values)
         tally.samples = self._samples
         if not math.isfinite(tally.loss):
             tally.flags.add("non_finite")
         return tally
+
+
+def totals(losses: Losses, size: int) -> dict[str, torch.Tensor]:
+    """The sums of a micro-batch of `size` samples, each a scalar or of shape (k,).
+
+    "loss" is that of weight times loss, to be derived; "weight" that of the weights, if samples do
+    not count 1 each; the others are those of the task.
+    """
+    check_losses(losses, size)
+    values, weights = losses.values, losses.weights
+    if values.dtype.itemsize < 4:  # half a float counts no further than 256 or 2048
+        values = values.float()
+    if weights is None:
+        return {"loss": values.sum(), **losses.sums}
+    return {"loss": (values * weights).sum(), "weight": weights.sum(), **losses.sums}
 
 
 def _names(key: str, value: torch.Tensor) -> list[str]:
@@ -84,7 +96,7 @@ def measure(model: nn.Module, task: Phase, feed: Feed, samples: Iterator[Samples
                 for _, batch in feed.parts(some):
                     with feed.autocast():
                         losses = task.losses(model, batch)
-                    sums.add(losses, len(batch))
+                    sums.add(totals(losses, len(batch)), len(batch))
             tally = sums.tally()
             tally.skipped = skipped
             return tally

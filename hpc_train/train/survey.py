@@ -72,7 +72,7 @@ def survey(config: Config, datasets: Mapping[str, Dataset], num_ranks: int) -> S
         num_ranks,
         config.schedule.shares,
         data.micro_batch_size or 1,
-        whole=config.device.compile,
+        whole=config.device.compile or config.device.cuda_graphs,
     )
     return Survey(
         course=course,

@@ -11,6 +11,7 @@ from torch import nn
 from hpc_train.errors import ConfigError
 from hpc_train.tasks import Classification, Regression, TensorBatch, summarized, sums_of
 from hpc_train.train.sums import Sums
+from hpc_train.train.sums import totals as of_batch
 
 CLASSES = 4
 WANTED = ["accuracy", "top_2", "f1_macro", "f1_micro", "confusion"]
@@ -23,7 +24,7 @@ def measured(task, inputs, target, cuts=(0, 7, 8, 50)):
         part = TensorBatch(
             {"x": inputs[start:stop]}, {"y": target[start:stop]}, torch.arange(start, stop)
         )
-        sums.add(task.losses(nn.Identity(), part), stop - start)
+        sums.add(of_batch(task.losses(nn.Identity(), part), stop - start), stop - start)
     tally = sums.tally()
     assert set(tally.sums) == set(sums_of(task))
     return summarized(task, tally.weight, tally.loss, tally.sums)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from hpc_train.errors import DataError
 from hpc_train.tasks import NextToken, SequenceLabels, TensorBatch, summarized
 from hpc_train.train.sums import Sums
+from hpc_train.train.sums import totals as of_batch
 
 GENERATOR = torch.Generator().manual_seed(5)
 SCORES = torch.randn(6, 5, 7, generator=GENERATOR, dtype=torch.float64)
@@ -21,7 +22,7 @@ def totals(task, **targets):
     for start, stop in ((0, 1), (1, 6)):
         cut = {name: target[start:stop] for name, target in targets.items()}
         batch = TensorBatch({"x": SCORES[start:stop]}, cut, torch.arange(start, stop))
-        sums.add(task.losses(nn.Identity(), batch), stop - start)
+        sums.add(of_batch(task.losses(nn.Identity(), batch), stop - start), stop - start)
     tally = sums.tally()
     return tally.loss / tally.weight, summarized(task, tally.weight, tally.loss, tally.sums)
 

@@ -12,7 +12,7 @@ from hpc_train.optim import Settings
 from hpc_train.strategies import Learner, Tally
 from hpc_train.tasks import Classification, Losses
 from hpc_train.train.device import set_tf32
-from hpc_train.train.sums import Sums
+from hpc_train.train.sums import Sums, totals
 from hpc_train.train.techniques.loss_scaling import LossScaling, Scale
 from tests.train.runs import records, trainer, weights
 
@@ -138,7 +138,7 @@ def test_a_gradient_that_no_scale_mends_ends_the_run(tmp_path):
 
 def test_losses_in_half_precision_are_counted_exactly():
     sums = Sums()
-    sums.add(Losses(torch.ones(4099, dtype=torch.bfloat16)), 4099)
+    sums.add(totals(Losses(torch.ones(4099, dtype=torch.bfloat16)), 4099), 4099)
     tally = sums.tally()
     assert (tally.weight, tally.loss) == (4099.0, 4099.0)
 

@@ -23,6 +23,9 @@ class Device(Section):
     activation_checkpointing: Literal["none", "auto"] | list[str] = Field(
         "none", description="recompute: none, auto, patterns"
     )
+    cuda_graphs: bool = Field(
+        False, description="GPUs: forward and backward are recorded once and played back"
+    )
     cuda_allocator: str | None = Field(
         None,
         examples=["expandable_segments:True"],
