@@ -192,7 +192,7 @@ def test_a_run_is_the_same_and_is_resumed_on_other_numbers_of_ranks(optimizer, t
         {"schedule": {"shares": [0, *[1] * (SIZE - 1)]}},
     ],
 )
-def test_what_else_writes_parameters_does_the_same(sections, tmp_path):
+def test_what_else_writes_parameters_does_the_same(sections, tmp_path, caplog):
     folder = shared_dir(tmp_path)
     sections = {"precision": {"dtype": "float64"}, **sections}
     sections["run"] = {"steps": 10, **sections.get("run", {})}
@@ -202,3 +202,12 @@ def test_what_else_writes_parameters_does_the_same(sections, tmp_path):
     agree(distance(other[0], one[0]) < 1e-10, distance(other[0], one[0]))
     for kind, metrics in one[1].metrics.items():
         agree(abs(other[1].metrics[kind]["loss"] - metrics["loss"]) < 1e-10)
+    if "compress" in sections:
+        # ranks that each knew a slice of the gradient would choose by it, and be overruled
+        agree(not [line for line in caplog.messages if "round differently" in line])
+        sets = [
+            Store(folder / name / "checkpoints").newest().tensors for name in ("whole", "parts")
+        ]
+        masks = [{n: t for n, t in one.items() if "pruning/mask/" in n} for one in sets]
+        agree(masks[0] and masks[0].keys() == masks[1].keys())
+        agree(all(torch.equal(masks[1][n], mask) for n, mask in masks[0].items()))

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from hpc_train.checkpoint import Store
 from hpc_train.compress import find_quantized
+from hpc_train.compress.pruning.sensitivity import Scan, Sensitivity
 from hpc_train.errors import HpcTrainError
 from tests.train.runs import records, trainer, weights
 
@@ -125,18 +127,26 @@ def test_what_cannot_be(sections, text, tmp_path):
         trainer(tmp_path, net(), **{"compress": {"prune": "magnitude"}, **sections}).fit()
 
 
-def test_sensitivity_is_measured_once_and_told(tmp_path, caplog):
+def test_sensitivity_is_measured_once_and_told(tmp_path, caplog, monkeypatch):
     """The table is in the log and the checkpoint; layers lose what it allots to them."""
+    scan, scans = Sensitivity.scan, []
+
+    def counted(self, trial):
+        scans.append(scan(self, trial))
+        return scans[-1]
+
+    monkeypatch.setattr(Sensitivity, "scan", counted)
     with caplog.at_level("INFO"):
         model = fit(tmp_path, prune="sensitivity", amount=0.6, scan_samples=50)
-    rows = [line for line in caplog.messages if line.startswith(("loss when pruned", "0.", "2."))]
-    lost = {}
-    for row in rows[1:]:
-        name, *_, ratio = row.split()
-        lost[name] = float(ratio)
+    (table,) = scans
+    rows = table.rows(0.6)
+    lines = ["  ".join(row) for row in rows]
+    assert [line for line in caplog.messages if line in lines] == lines, "each once, in order"
+    notes = Store(tmp_path / "run" / "checkpoints").newest().manifest.notes
+    assert Scan.from_json(notes["techniques"]["pruning"]["scan"]) == table
     named = dict(model.named_parameters())
-    assert sorted(lost) == ["0.weight", "2.weight"]
-    assert "4.weight" in named
+    lost = {row[0]: float(row[-1]) for row in rows[1:]}
+    assert sorted(lost) == ["0.weight", "2.weight", "4.weight"]
     for name, ratio in lost.items():
         zero = float((named[name] == 0).double().mean())
         assert zero == pytest.approx(ratio, abs=2 / named[name].numel() + 1e-3)
