@@ -185,17 +185,10 @@ class Tape:
         operation: bytes,
     ) -> None:
         """Say what this rank does now."""
-        _STATE.pack_into(
-            self._view,
-            _STATE_AT,
-            events,
-            operations,
-            batch,
-            since_ns,
-            limit,
-            phase,
-            operation,
-            events,
+        # not packed in place: that begins with zeros, which a reader would take for a state if this
+        # process is interrupted just then
+        self._view[_STATE_AT : _STATE_AT + _STATE.size] = _STATE.pack(
+            events, operations, batch, since_ns, limit, phase, operation, events
         )
 
     def add(
@@ -211,9 +204,7 @@ class Tape:
     ) -> None:
         """Write event number `event`, from 1 on."""
         at = _PAGE + event % self._slots * _EVENT.size
-        _EVENT.pack_into(
-            self._view,
-            at,
+        self._view[at : at + _EVENT.size] = _EVENT.pack(
             event,
             time.time_ns(),
             batch,
@@ -227,7 +218,8 @@ class Tape:
 
     def beat(self) -> None:
         """Say that this process runs."""
-        _BEAT.pack_into(self._view, _BEAT_AT, time.monotonic_ns(), time.time_ns())
+        beat = _BEAT.pack(time.monotonic_ns(), time.time_ns())
+        self._view[_BEAT_AT : _BEAT_AT + _BEAT.size] = beat
 
     @property
     def beat_seconds(self) -> float:

@@ -179,3 +179,35 @@ def test_patience_grows_with_what_phases_took():
         patience.learn("compute", 0.1)
     assert patience.limit("compute") == 10.0
     assert patience.limit("data") == 100.0
+
+
+WRITER = """\
+import math, sys
+from pathlib import Path
+from hpc_train.recovery.flight import Tape
+
+tape, count = Tape.create(Path(sys.argv[1]), 0), 0
+while True:
+    count += 1
+    tape.set_state(count, count, 1, 5, math.inf, b"data", b"sum")
+    tape.beat()
+    if count == 1:
+        print(flush=True)
+"""
+
+
+def test_at_no_instant_of_writing_a_reader_finds_zeros(tmp_path):
+    """A rank that is interrupted while it writes would look like one whose time is over."""
+    path = tmp_path / "rank"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout.readline()
+            tape = Tape.open(path)
+            for _ in range(30_000):
+                state = tape.state()
+                assert state.events > 0
+                assert (state.limit_seconds, state.phase) == (float("inf"), "data")
+                assert tape.beat_seconds > 0
+        finally:
+            writer.kill()
