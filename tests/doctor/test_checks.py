@@ -47,6 +47,7 @@ def rank_facts(rank, host):
             "root_allowed": False,
         },
         "cores": {"cores": [0, 1, 2, 3], "machine": 4, "quota": None, "omp_threads": None},
+        "collectives": {"file": "/home/x/.cache/hpc_train/collectives.json", "jobs": []},
         "gpus": {"gpus": [], "names": [], "driver": 0, "torch_cuda": None},
         "scratch": {"shared": dict(LOCAL), "scratch": dict(PLACE)},
         "files": {"data": dict(PLACE), "run_dir": dict(PLACE)},
@@ -255,6 +256,21 @@ def test_ranks_in_words():
     assert listed(range(1000)) == "ranks 0, 1, 2, 3, 4, 5, ..."
     assert differing(["a", "a"]) is None
     assert differing(["a", "b", "a"]) == "a on ranks 0, 2; b on rank 1"
+
+
+def test_what_auto_chose_in_the_newest_job_is_told():
+    choices = [
+        [2**26, "float32", True, "shared", "1 ms", ""],
+        [65536, "float32", False, "ring", "", ""],
+    ]
+    job = {"ranks": 4, "day": "2026-11-28", "choices": choices}
+    report = make()
+    assert found(report, "collective").text == "auto: measured when the first job starts here"
+    report.ranks[0]["collectives"]["jobs"] += [{**job, "ranks": 2}, job]
+    assert found(report, "collective").text == (
+        "auto on 4 ranks (2026-11-28): ring up to 0.0625 MiB of float32, shared up to 64 MiB of "
+        "float32 in shared memory; remove /home/x/.cache/hpc_train/collectives.json to forget"
+    )
 
 
 def test_subjects_are_the_keys_of_facts():

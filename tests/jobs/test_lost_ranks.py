@@ -49,7 +49,7 @@ def lost(run):
 @pytest.mark.parametrize(
     ("kills", "sharded"),
     [
-        (["kill:1@5:data", "kill:0@14:communication", "kill:3@25:checkpoint"], "true"),
+        (["kill:1@5:data", "kill:0@14:communication", "kill:3@19:checkpoint"], "true"),
         (["kill:0@9:evaluate", "kill:3@20:compute", "kill:1@29:update"], "false"),
         (["kill:0@9:evaluate", "kill:3@20:update", "kill:1@29:update"], "true"),
         (["kill:0@5:compute", "kill:1@5:communication", "kill:2@5:recovery"], "true"),

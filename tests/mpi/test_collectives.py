@@ -137,7 +137,8 @@ def test_several_operations_are_launched_before_any_is_finished(collective):
     agree(all((buffer == total).all() for buffer in buffers), buffers)
 
 
-def test_auto_keeps_what_was_in_the_buffer_and_measures_once_a_class():
+def test_auto_keeps_what_was_in_the_buffer_and_measures_once_a_class(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where nothing is remembered
     comm = Comm(MPI, WORLD)
     buffer = torch.full((1000,), 1.0 + WORLD.rank)
     prepare("auto", comm, buffer)

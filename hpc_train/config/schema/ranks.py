@@ -41,7 +41,7 @@ class Comm(Section):
 
     collective: Literal["auto", "native", "ring", "shared", "hierarchical", "nccl"] = Field(
         "auto",
-        description="auto: the fastest here; native: MPI's; ring; shared; hierarchical; nccl",
+        description="auto: fastest; native: MPI's; ring, shared, hierarchical, nccl",
     )
     gradient_compression: Literal["none", "auto", "fp16", "bf16", "topk", "powersgd"] = Field(
         "none",
