@@ -137,6 +137,7 @@ def disturb(
     """A hook that makes this rank sleep as `disturbances` say; several add up."""
 
     def hook(name: str, detail: dict[str, Any]) -> Leave:
+        """Sleep at the end of a phase of computing, in proportion to its seconds."""
         if name != _PHASE:
             return _nothing
         extra = sum(one.extra(rank, detail.get("batch", 0)) for one in disturbances)

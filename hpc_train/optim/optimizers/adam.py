@@ -41,6 +41,7 @@ def _kernel(fused: Callable[..., None]) -> Kernel:
         state: Mapping[str, torch.Tensor],
         group: Mapping[str, Any],
     ) -> None:
+        """Update a part in place: weight, grad and moments of shape (n,); `grad` may be changed."""
         first, second = group["betas"]
         fused(
             [weight],
