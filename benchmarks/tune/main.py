@@ -85,12 +85,12 @@ def figures(folder: Path) -> dict:
     return {**report(found), "makespan": makespan}
 
 
-def groups(place: str = "", rounds: int = 7, ranks: int = 4) -> dict:
+def groups(place: str = "", seeds: range = range(7), ranks: int = 4) -> dict:
     """16 trials of unequal length on 4 ranks, each on a part of a core, beside fixed turns.
 
     Args:
         place: a folder in which this goes on if it was interrupted.
-        rounds: one seed each.
+        seeds: one round each.
         ranks: of the study.
     """
     space = ['"run.epochs" = { type = "int", low = 3, high = 24, log = true }']  # 1-8 units
@@ -100,7 +100,8 @@ def groups(place: str = "", rounds: int = 7, ranks: int = 4) -> dict:
     with ExitStack() as stack:
         state = kept(place, stack) / "groups.json"
         found = json.loads(state.read_text()) if state.exists() else {}
-        for number, side in alternate(("groups", "turns"), rounds):
+        for turn, side in alternate(("groups", "turns"), len(seeds)):
+            number = seeds[turn]
             if f"{number} {side}" in found:
                 continue
             with tempfile.TemporaryDirectory() as name:
@@ -114,10 +115,7 @@ def groups(place: str = "", rounds: int = 7, ranks: int = 4) -> dict:
             found[f"{number} {side}"] = figures
             state.write_text(json.dumps(found))
             print(number, side, figures, flush=True)
-    sides = {
-        side: [found[f"{number} {side}"] for number in range(rounds)]
-        for side in ("groups", "turns")
-    }
+    sides = {side: [found[f"{number} {side}"] for number in seeds] for side in ("groups", "turns")}
     spans = [[one["makespan"] for one in sides[side]] for side in ("turns", "groups")]
     return {
         "faster": vars(summary(paired_ratios(*spans))),
@@ -220,7 +218,7 @@ def asha_seed(seed: int) -> dict:
     }
 
 
-def asha(place: str = "", seeds: int = 5) -> dict:
+def asha(place: str = "", seeds: range = range(5)) -> dict:
     """What ASHA saves, and what it costs in accuracy."""
     rounds = each_seed("asha", seeds, place)
     keys = ("seconds_ratio", "epochs_ratio", "accuracy_lost")
@@ -239,7 +237,7 @@ def digits_seed(seed: int) -> dict:
     return found
 
 
-def digits(place: str = "", seeds: int = 10) -> dict:
+def digits(place: str = "", seeds: range = range(10)) -> dict:
     """The best validation loss of `digits-cnn` after 30 trials: Bayesian beside random."""
     rows = each_seed("digits", seeds, place)
     return {
@@ -252,7 +250,7 @@ def digits(place: str = "", seeds: int = 10) -> dict:
     }
 
 
-def each_seed(subject: str, seeds: int, place: str) -> list[dict]:
+def each_seed(subject: str, seeds: range, place: str) -> list[dict]:
     """What each seed gives, in a process of its own, as many at a time as there are cores."""
     with ExitStack() as stack:
         folder = kept(place, stack)
@@ -267,7 +265,7 @@ def each_seed(subject: str, seeds: int, place: str) -> list[dict]:
             return json.loads(state.read_text())
 
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            return list(pool.map(ask, range(seeds)))
+            return list(pool.map(ask, seeds))
 
 
 def kills(place: str = "", times: int = 20) -> dict:
@@ -340,16 +338,19 @@ SUBJECTS = {
 
 SEEDS = {"asha": asha_seed, "digits": digits_seed}
 IN_PIECES = ("asha", "digits", "groups", "kills")
+BY_SEED = ("asha", "digits", "groups")
 USAGE = f"""usage: main.py {"|".join(SUBJECTS)}
-       main.py {"|".join(IN_PIECES)} FOLDER: keeps there what it has, and goes on if interrupted"""
+       main.py {"|".join(IN_PIECES)} FOLDER: keeps there what it has, and goes on if interrupted
+       main.py {"|".join(BY_SEED)} FOLDER FIRST LAST: with other seeds, into results of their own"""
 
 
-def main(subject: str, *place: str) -> None:
+def main(subject: str, *place: str, seeds: range | None = None) -> None:
     """Measure one subject; print and record."""
     began = time.monotonic()
-    found = SUBJECTS[subject](*place)
+    found = SUBJECTS[subject](*place) if seeds is None else SUBJECTS[subject](*place, seeds)
     document = {"subject": subject, "found": found, "seconds": round(time.monotonic() - began, 1)}
-    write_results(HERE / "results" / f"{subject}.json", {**document, **circumstances()})
+    name = subject if seeds is None else f"{subject}-seeds-{seeds[0]}-{seeds[-1]}"
+    write_results(HERE / "results" / f"{name}.json", {**document, **circumstances()})
     print(json.dumps(found, indent=2)[:3000])
 
 
@@ -361,5 +362,7 @@ if __name__ == "__main__":
             main(subject)
         case [subject, folder] if subject in IN_PIECES:
             main(subject, folder)
+        case [subject, folder, first, last] if subject in BY_SEED:
+            main(subject, folder, seeds=range(int(first), int(last) + 1))
         case _:
             raise SystemExit(USAGE)
