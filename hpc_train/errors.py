@@ -108,6 +108,10 @@ class LostRanksError(HpcTrainError):
     agreed = True
 
 
+class LostStateError(LostRanksError):
+    """Nobody who is left holds the newest state: the run wants to begin at its last checkpoint."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None if none is near (difflib's ratio >= 0.6)."""
     found = difflib.get_close_matches(name, list(known), n=1)

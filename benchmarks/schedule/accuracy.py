@@ -19,8 +19,8 @@ WORKERS = 8
 SERVER = "strategy.name=parameter_server"
 SIDES = {
     "one process": (1, []),
-    "staleness 0": (WORKERS, [SERVER, "strategy.staleness=0"]),
     "staleness 3": (WORKERS, [SERVER, "strategy.staleness=3"]),
+    "staleness 0": (WORKERS, [SERVER, "strategy.staleness=0"]),
 }
 
 
@@ -49,15 +49,21 @@ def main(images, seeds=3, epochs=15):
                 if side == "staleness 3":
                     for lacked, times in result["staleness"].items():
                         histogram[lacked] = histogram.get(lacked, 0) + times
+            report(accuracies, histogram, epochs)
+
+
+def report(accuracies, histogram, epochs):
+    """Print and record what is known so far."""
     means = {side: statistics.mean(values) for side, values in accuracies.items()}
     document = {
+        "epochs": epochs,
         "test_accuracy": accuracies,
         "mean": means,
         "points lost by staleness 3": 100 * (means["one process"] - means["staleness 3"]),
         "updates by how many others they lacked": histogram,
         "environment": circumstances(),
     }
-    print(json.dumps({k: document[k] for k in list(document)[1:4]}, indent=1))
+    print(json.dumps({k: document[k] for k in list(document)[2:5]}, indent=1), flush=True)
     write_results(Path(__file__).parent / "results" / "accuracy.json", document)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,18 +32,32 @@ _NAP_SECONDS = 0.0002
 
 
 class Post:
-    """Sends and receives on a communicator of its own; one thread of a rank at a time.
+    """Sends and receives on a communicator of its own; one thread of a rank polls at a time.
+
+    Others may send meanwhile.
 
     Args:
         mpi: the module mpi4py.MPI.
         communicator: of which nobody else uses point-to-point messages.
         seconds: how long a letter, or a part of one, may take to arrive, > 0.
+        watch: called while something is waited for; it may raise, and the wait ends.
     """
 
-    def __init__(self, mpi: Any, communicator: MPI.Comm, seconds: float) -> None:
+    def __init__(
+        self,
+        mpi: Any,
+        communicator: MPI.Comm,
+        seconds: float,
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
         self._mpi = mpi
         self._communicator = communicator
         self._seconds = seconds
+        self._watch = watch
+
+    def watched(self, watch: Callable[[], None]) -> Post:
+        """The same letters, for a thread that watches something else as well."""
+        return Post(self._mpi, self._communicator, self._seconds, watch)
 
     def send(self, to: int, header: Json, arrays: Sequence[NDArray[Any]] = ()) -> None:
         """Send a header and contiguous arrays, which may be used again on return.
@@ -51,11 +65,18 @@ class Post:
         Raises:
             CommunicationError: if rank `to` does not take them in time.
         """
-        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        operation("send", text.nbytes + sum(array.nbytes for array in arrays), to)
-        requests = [self._communicator.Isend(text, to, _HEADER)]
-        requests += [self._communicator.Isend(p, to, _ARRAYS) for p in _pieces(arrays)]
-        self._wait(lambda: self._mpi.Request.Testall(requests), f"rank {to} does not receive")
+        self.send_all({to: (header, arrays)})
+
+    def send_all(self, letters: Mapping[int, tuple[Json, Sequence[NDArray[Any]]]]) -> None:
+        """Send letters to several ranks at once, as `send` does; a header of None is left out."""
+        requests = {}
+        for to, (header, arrays) in letters.items():
+            text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+            operation("send", text.nbytes + sum(array.nbytes for array in arrays), to)
+            begun = [] if header is None else [self._communicator.Isend(text, to, _HEADER)]
+            begun += [self._communicator.Isend(p, to, _ARRAYS) for p in _pieces(arrays)]
+            requests[to] = begun
+        self._finish(requests, "receive")
 
     def poll(self) -> tuple[int, Json] | None:
         """The next header that has come, and from whom; None if there is none now."""
@@ -65,7 +86,7 @@ class Post:
             return None
         buffer = np.empty(status.Get_count(self._mpi.BYTE), np.uint8)
         request, source = message.Irecv(buffer), status.Get_source()
-        self._wait(request.Test, f"rank {source} does not send")
+        self._wait(request.Test, lambda: f"rank {source} does not send")
         return source, json.loads(buffer.tobytes())
 
     def wait(self, what: str, seconds: float) -> tuple[int, Json]:
@@ -87,7 +108,7 @@ class Post:
                 found.append(letter)
             return letter is not None
 
-        self._wait(arrived, f"no word from {what}", seconds)
+        self._wait(arrived, lambda: f"no word from {what}", seconds)
         return found[0]
 
     def receive(self, source: int, arrays: Sequence[NDArray[Any]]) -> None:
@@ -96,22 +117,42 @@ class Post:
         Raises:
             CommunicationError: if they do not come in time.
         """
-        operation("receive", sum(array.nbytes for array in arrays), source)
-        requests = [self._communicator.Irecv(p, source, _ARRAYS) for p in _pieces(arrays)]
-        self._wait(lambda: self._mpi.Request.Testall(requests), f"rank {source} does not send")
+        self.receive_all({source: arrays})
 
-    def _wait(self, done: Callable[[], bool], problem: str, seconds: float | None = None) -> None:
+    def receive_all(self, arrays: Mapping[int, Sequence[NDArray[Any]]]) -> None:
+        """Overwrite contiguous arrays with those of several ranks at once, as `receive` does."""
+        requests = {}
+        for source, own in arrays.items():
+            operation("receive", sum(array.nbytes for array in own), source)
+            requests[source] = [self._communicator.Irecv(p, source, _ARRAYS) for p in _pieces(own)]
+        self._finish(requests, "send")
+
+    def _finish(self, requests: dict[int, list[MPI.Request]], verb: str) -> None:
+        """Return when the requests with each rank are finished."""
+
+        def finished() -> bool:
+            for rank in [*requests]:
+                if self._mpi.Request.Testall(requests[rank]):
+                    del requests[rank]
+            return not requests
+
+        self._wait(finished, lambda: f"rank {min(requests)} does not {verb}")
+
+    def _wait(
+        self, done: Callable[[], bool], problem: Callable[[], str], seconds: float | None = None
+    ) -> None:
         """Poll until `done`, first at once, then with naps."""
         seconds = seconds or self._seconds
         spins, deadline = 0, time.monotonic() + seconds
         while not done():
+            self._watch()
             spins += 1
             if spins < _SPINS:
                 time.sleep(0)
                 continue
             if time.monotonic() > deadline:
                 raise CommunicationError(
-                    f"{problem} (waited {seconds:g} s)",
+                    f"{problem()} (waited {seconds:g} s)",
                     where="strategy.timeout",
                     hint="see the logs of that rank; a step that takes so long needs a longer one",
                 )

@@ -2,7 +2,8 @@
 
 attempt ---> a result was written?         the run ended by its own will: that is the end
         ---> Ctrl-C, SIGTERM, save-and-leave?            so asked: that is the end
-        ---> a signal ended a rank, or the launcher ended without a word?
+        ---> a signal ended a rank, or the launcher ended without a word,
+             or those that were left lacked what only a dead rank held?
                  -> once more, at most max_restarts times within a period,
                     on the nodes of the allocation that answer
         ---> an exit code of an error      it would only repeat: that is the end
@@ -57,6 +58,8 @@ def cause(ended: Ended, *, told: bool) -> str | None:
         return str(ended.deaths[0])
     if ended.code == 0:
         return "the launcher ended without a result of the run"
+    if ended.code == EXIT_REQUEUE:  # one that was asked to leave tells how it ended
+        return "ranks died that alone held the newest state"
     return f"the launcher ended with {ended.code}" if ended.code >= 128 else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -93,6 +94,29 @@ class Learner:
         self.rate = self._settings.lr * factor
         for group, own in zip(self.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = self.rate * own
+
+    def groups_at(self, factor: float) -> dict[nn.Parameter, dict[str, Any]]:
+        """How the optimizer treats each piece, by its flat parameter, at another rate.
+
+        Args:
+            factor: of the base rate; that of the next update stays as it is.
+        """
+        found: dict[nn.Parameter, dict[str, Any]] = {}
+        for group, own in zip(self.optimizer.param_groups, self._factors, strict=True):
+            treated = group | {"lr": self._settings.lr * factor * own}
+            found |= dict.fromkeys(group["params"], treated)
+        return found
+
+    def make_state(self) -> None:
+        """Let the optimizer have all that it keeps, at zero where nothing is there yet."""
+        for _, piece in self.pieces:
+            held = self.optimizer.state[piece.flat]
+            for what in self._keeps:
+                if held.get(what) is None:
+                    flat = piece.flat.detach()
+                    held[what] = (
+                        flat.new_zeros(()).float() if what == "step" else torch.zeros_like(flat)
+                    )
 
     def begin(self) -> None:
         """Get ready for the gradients of a step, all of which are there after `gather`."""

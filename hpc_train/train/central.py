@@ -5,7 +5,8 @@ after each update:        records                            rank 0, before the 
 at the end:               all ranks are at the same batch    save, leave, or go on
 
 Where ranks may be lost, rank 1 gets all that rank 0 is with the weights, as of an update that is on
-record. Whoever dies: batches without an update begin anew, from the newest state that is left.
+record. Whoever dies: batches without an update begin anew, from the newest state that is left. If
+several servers hold slices, all of them must be left; else nobody has a whole state.
 """
 
 from __future__ import annotations
@@ -59,10 +60,25 @@ class Central:
             )
             error.agreed = True
             raise error
+        self._check_slices()
         self.strategy.after_update(self.loop.parts.techniques.updated)
         self.strategy.after_commits(self._hear)
         if self.survives:
             self.strategy.have_standby(self._state)
+
+    def _check_slices(self) -> None:
+        """Refuse what needs all weights after each update, where nobody holds all of them."""
+        count = self.loop.parts.config.strategy.servers
+        found = [m.name for m in self.loop.parts.techniques.members if _rewrites(m)]
+        if count > 1 and found:
+            error = ConfigError(
+                "several servers hold a slice of the weights each, and nobody all of them, as "
+                f"{found[0]} needs after every update (strategy.servers: {count})",
+                where="strategy.servers",
+                hint="use strategy.servers = 1",
+            )
+            error.agreed = True
+            raise error
 
     def train(self, segment: Segment) -> None:
         """Train the batches of a segment, or to where the run was asked to leave.
@@ -93,9 +109,12 @@ class Central:
 
     def rejoin(self) -> None:
         """After ranks were lost: take up what this rank knows of the run, if it knows it all."""
+        whole = self.strategy.reunite()
         self._hear()
         loop, place, mirror = self.loop, self.loop.place, self.strategy.mirror
-        if not self.strategy.apart:
+        if not whole:
+            place.whole = False
+        if not whole or not self.strategy.apart:
             return
         place.whole = self.strategy.is_whole or mirror is not None
         place.done = self.strategy.done
@@ -156,6 +175,11 @@ def central_of(loop: Loop, strategy: Strategy, *, survives: bool) -> Central | N
 def _meets(technique: Technique) -> bool:
     """Whether a technique lets all ranks meet inside a step."""
     return type(technique).stepping is not Technique.stepping
+
+
+def _rewrites(technique: Technique) -> bool:
+    """Whether a technique does something after each update."""
+    return type(technique).updated is not Technique.updated
 
 
 def staleness(strategy: Strategy) -> dict[str, int]:

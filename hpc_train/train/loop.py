@@ -353,7 +353,7 @@ class Loop:
     def _rescue(self, error: HpcTrainError) -> None:
         """Before leaving with an error: save the state before the broken batch, if it is whole."""
         self.saving.rescue()
-        if not self._clean or self.batch == 0:
+        if not self._clean or not self.place.whole or self.batch == 0:
             return
         with suppress(RankError, CheckpointError):
             self._settle()

@@ -36,6 +36,7 @@ def make_options(config: Config) -> Options:
             skips=config.optimizer.non_finite == "skip",
             measures=find_policy(schedule.policy).measures,
             quantum=config.data.micro_batch_size or 1,
+            servers=section.servers,
         ),
         rounds=Rounds(
             period=section.period,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from hpc_train.errors import LostRanksError
+from hpc_train.errors import LostRanksError, LostStateError
 from hpc_train.observe import Sink
 from hpc_train.record import phase
 from hpc_train.recovery.policy import Decision, Report, decide
@@ -104,6 +104,7 @@ class Survival:
 
         Raises:
             LostRanksError: on all of them, if too few are left; they are in the same place, too.
+            LostStateError: on all of them, if the newest state is lost with those that died.
         """
         comm = loop.parts.comm
         known = len(comm.lost)
@@ -149,8 +150,9 @@ class Survival:
         reports = [Report(**report) for report in parts.comm.gather(asdict(mine))]
         decision = decide(reports, self._min_ranks)
         if decision.source is None:
-            raise LostRanksError(
-                "no rank that is left holds a whole state",
+            lost = parts.comm.lost
+            raise LostStateError(
+                f"no rank that is left holds a whole state (lost: {', '.join(map(str, lost))})",
                 hint="start the run again from its last checkpoint with --resume",
             )
         step, records = self._catch_up(loop, decision, decision.source)

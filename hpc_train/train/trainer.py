@@ -20,7 +20,13 @@ from hpc_train.checkpoint import Store
 from hpc_train.comm import Comm, connect, explain
 from hpc_train.comm.exits import abort_on_uncaught, exit_code
 from hpc_train.config import Config, load, to_toml
-from hpc_train.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError, HpcTrainError
+from hpc_train.errors import (
+    EXIT_DONE,
+    EXIT_REQUEUE,
+    ConfigError,
+    HpcTrainError,
+    LostStateError,
+)
 from hpc_train.observe import (
     Forgiving,
     MetricsFile,
@@ -329,6 +335,8 @@ class Trainer:
         """Leave a result that says so; the error itself matters more than this file."""
         if not self._comm.world.is_coordinator:
             return
+        if isinstance(error, LostStateError):
+            return  # as if the death had ended the job: a supervisor starts it again
         lines = error.lines() if isinstance(error, HpcTrainError) else [repr(error)]
         result = Result(
             "failed",

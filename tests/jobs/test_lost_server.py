@@ -54,12 +54,13 @@ COMMON = (
 )
 
 
-def train(folder, name, train, *options, deaths=""):
+def train(folder, name, train, *options, deaths="", told=""):
     (folder / "mine.py").write_text(MINE)
     (folder / "story.toml").write_text(CONFIG.format(train=train))
     argv = ["run", "story.toml", f"run.dir={name}", *COMMON, *options]
     ended = hpc_train(*argv, cwd=folder, env={"DEATHS": deaths}, seconds=150)
     assert ended.code == 0, ended
+    assert told in ended.err, ended
     return folder / name
 
 
@@ -86,4 +87,24 @@ def test_a_server_is_replaced_by_its_standby(staleness, deaths, calm, blobs, tmp
     assert [step for step, *_ in told] == [step for step, *_ in expected]
     assert sorted(one for _, *one in told) == sorted(one for _, *one in expected)
     assert staleness == "unbounded" or told == expected  # there the order is free
+    assert_same_weights(hurt, calm)
+
+
+SERVERS = ("-n", 4, "strategy.name=parameter_server", "strategy.servers=2")
+
+
+def test_ranks_that_hold_no_slice_are_lost_without_loss(calm, blobs, tmp_path):
+    options = (*SERVERS, "strategy.staleness=2")
+    hurt = train(tmp_path, "hurt", blobs, *options, deaths="3:compute:5 2:compute:13")
+    assert len(lost(hurt)) == 2
+    assert steps(hurt) == steps(calm)
+    assert_same_weights(hurt, calm)
+
+
+def test_a_job_that_loses_a_slice_goes_on_from_its_newest_checkpoint(calm, blobs, tmp_path):
+    options = (*SERVERS, "--inject=kill:1@17")
+    told = "no rank that is left holds a whole state (lost: rank 1 on "
+    hurt = train(tmp_path, "hurt", blobs, *options, told=told)
+    assert len(result(hurt)["restarts"]) == 1
+    assert steps(hurt) == steps(calm)
     assert_same_weights(hurt, calm)

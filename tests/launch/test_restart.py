@@ -28,6 +28,7 @@ KILLED = Death(1, 7, "n1", 9)
         (Ended(2), False, False),
         (Ended(3), False, False),
         (Ended(75), True, False),
+        (Ended(75), False, True),  # nobody who was left held the newest state
         (Ended(1, (KILLED,)), True, False),  # the run itself said how it ended
         (Ended(143, (), asked=True), False, False),
         (Ended(130, (), asked=True), False, False),

@@ -31,7 +31,10 @@ class Strategy(Section):
         0,
         description="server: updates that gradients may lack: 0, N, unbounded",
     )
-    server_trains: bool = Field(True, description="server: rank 0 computes, too")
+    servers: PositiveInt = Field(
+        1, description="server: ranks 0 .. N - 1 hold a slice of the weights each"
+    )
+    server_trains: bool = Field(True, description="server: servers compute, too")
     damping: NonNegative = Field(
         0.0, description="server: updates that lack n others are divided by 1 + damping n"
     )

@@ -21,12 +21,14 @@ from hpc_train.record import phase
 from hpc_train.strategies.parameter_server import mirror
 from hpc_train.strategies.parameter_server.letters import Ending, Push, arrays, work_told
 from hpc_train.strategies.parameter_server.mirror import STANDBY, State
+from hpc_train.strategies.parameter_server.pool import Pool
 from hpc_train.strategies.parameter_server.server import LEAVING, Commit, Server
 from hpc_train.strategies.tally import Layout
 from hpc_train.world import Json
 
 _NAP_SECONDS = 0.0002
 _LOOK_SECONDS = 0.05
+_NEWS_SECONDS = 1.0
 
 
 class Leader:
@@ -39,9 +41,10 @@ class Leader:
         workers: the other ranks.
         trains: whether this rank works, too.
         seconds: how long a worker may take for a range.
+        pool: if there are several servers: they hold the weights, and get the gradients.
 
     Attributes:
-        version, failed, error, ending: as of `Worker`.
+        version, failed, error, ending, last: as of `Worker`.
         state: what belongs to the weights, for a standby; None if there is none.
         tell: called after updates, before anybody hears of them or gets the weights.
     """
@@ -55,6 +58,7 @@ class Leader:
         *,
         trains: bool,
         seconds: float,
+        pool: Pool | None = None,
     ) -> None:
         self._post = post
         self._server = server
@@ -71,7 +75,13 @@ class Leader:
         self._gone: set[int] = set()  # who was told that the segment is over
         self._flags: set[str] = set()
         learner = server.learner
-        self._hosts = [torch.empty_like(arena.grad, device="cpu") for arena in learner.arenas]
+        arenas = learner.arenas if pool is None else []
+        self._hosts = [torch.empty_like(arena.grad, device="cpu") for arena in arenas]
+        self._pool = pool
+        rests = pool is not None and not trains
+        self._resting = set(range(1, pool.num_servers)) if pool is not None and rests else set()
+        self._told: dict[int, float] = {}  # who has no work of its own, and when it heard of news
+        self._latest: Batch | None = None  # the last one that has its update
         self.version = 0
         self.failed = False
         self.error: Exception | None = None
@@ -86,14 +96,23 @@ class Leader:
         self._flags.clear()
         self._server.begin(batches, done)
         self._start()
+        held = -1  # the version of the weights here, if servers send them
         try:
             while (work := self._next()) is not None:
+                if self._pool is not None and work.size:
+                    if held != self.version:
+                        with phase("communication", operation="pull"):
+                            held = self._pool.slices.pull(self.version)
+                    self.version = held
                 yield work
         finally:
             self._join()
 
     def push(self, push: Push) -> None:
         """Take in the gradient of this rank's range, and the wishes of this rank."""
+        if self._pool is not None and push.work.size and not self.failed:
+            with phase("communication", operation="push"):
+                self._pool.slices.push(push.work)
         with self._lock:
             self._accept(0, push, [arena.grad for arena in self._server.learner.arenas])
             self._turn()
@@ -104,6 +123,11 @@ class Leader:
         """This rank has failed; return when all ranks know."""
         self.failed = True
         self._dismiss()
+
+    @property
+    def last(self) -> int:
+        """How many updates were made, or ordered."""
+        return self._server.version
 
     def take(self) -> list[Commit]:
         """The commits since the last call."""
@@ -138,8 +162,10 @@ class Leader:
         """Make the updates that are due, and answer whoever waits for one."""
         self._server.commit()
         if self._server.commits:
-            self._news = self._server.commits[-1].batch
+            self._news = self._latest = self._server.commits[-1].batch
             self.tell()
+        if self._pool is not None and self._pool.orders is not None:
+            self._pool.orders.send()
         broken = self._server.broken
         if broken is not None and self.error is None:
             self.failed, self.error = True, broken.outcome.problem(broken.batch)
@@ -150,6 +176,8 @@ class Leader:
         late = [r for r, since in self._since.items() if time.monotonic() - since > self._seconds]
         if self._crash is not None:
             raise self._crash
+        if self._pool is not None:
+            self._pool.check()
         if late:
             raise CommunicationError(
                 f"rank {late[0]} has not finished its range in {self._seconds:g} s",
@@ -177,9 +205,13 @@ class Leader:
         if letter is None or self._post is None:
             return False
         rank, header = letter
+        if header["kind"] == "sum" and self._pool is not None and self._pool.orders is not None:
+            self._pool.orders.hear(rank, header)
+            return True
         self._since.pop(rank, None)
         if header["kind"] == "push":
-            self._post.receive(rank, arrays(self._hosts))
+            if self._pool is None:
+                self._post.receive(rank, arrays(self._hosts))
             self._accept(rank, Push.heard(header), self._hosts)
         self.failed = self.failed or header["kind"] == "failed"
         self._idle[rank] = header["version"]
@@ -206,18 +238,27 @@ class Leader:
                 del self._idle[rank]
                 continue
             now = time.monotonic()
-            work = dispatcher.ask(rank, now)
+            rests = rank in self._resting
+            work = self._news_for(rank, now) if rests else dispatcher.ask(rank, now)
             if work is not None:
                 self._send(rank, version, {"kind": "work", "work": work_told(work)})
                 self._since[rank] = now
                 del self._idle[rank]
+
+    def _news_for(self, rank: int, now: float) -> Work | None:
+        """An empty range for a server that does nothing else, now and then: so it speaks, too."""
+        if self._latest is None or now - self._told.get(rank, 0.0) < _NEWS_SECONDS:
+            return None
+        self._told[rank] = now
+        return Work(self._latest, 0, 0)
 
     def _send(self, rank: int, version: int, header: dict[str, Json]) -> None:
         """Write to a rank, which has weights of that version; to the standby all that is new."""
         assert self._post is not None
         server = self._server
         mirrors = self.state is not None and rank == STANDBY and not self.failed
-        fresh = version != server.version and (header["kind"] == "work" or mirrors)
+        wanted = self._pool is None and (header["kind"] == "work" or mirrors)
+        fresh = wanted and version != server.version
         header |= {"fresh": fresh, "version": server.version}
         data = arrays([arena.data for arena in server.learner.arenas]) if fresh else []
         if fresh and mirrors and self.state is not None:

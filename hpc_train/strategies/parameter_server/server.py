@@ -20,6 +20,7 @@ from hpc_train.schedule import Dispatcher
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.lockstep import Outcome
 from hpc_train.strategies.parameter_server.letters import Push
+from hpc_train.strategies.parameter_server.whole import Weights
 from hpc_train.strategies.tally import Layout
 
 LEAVING = frozenset({"stop", "preempted", "save", "join"})  # flags for which all ranks must meet
@@ -43,29 +44,21 @@ class Commit:
 
 
 class _Sum:
-    """The gradients and tallies of an open batch so far."""
+    """The tallies of an open batch so far."""
 
-    def __init__(self, learner: Learner, layout: Layout) -> None:
-        self.grads = [torch.zeros_like(arena.grad, device="cpu") for arena in learner.arenas]
+    def __init__(self, layout: Layout) -> None:
         self.tally = np.zeros(layout.size)
         self.counts = [0] * layout.num_ranks
         self.oldest = -1
         self.factor = 1.0
 
-    def clear(self) -> None:
-        """Begin anew."""
-        for grad in self.grads:
-            grad.zero_()
-        self.tally[:] = 0.0
-        self.counts = [0] * len(self.counts)
-        self.oldest = -1
-
 
 class Server:
-    """Sums the gradients of each batch, and updates the weights of rank 0 with it.
+    """Has the gradients of each batch summed, and decides on the update with them.
 
     Args:
-        learner: whose weights are those of the run; its optimizer makes the updates.
+        learner: whose weights are those of the run.
+        weights: sums gradients and makes updates.
         layout: of the tallies.
         dispatcher: who gets which range.
         damping: an update at weights that lack n updates is scaled by 1 / (1 + damping n), >= 0
@@ -85,6 +78,7 @@ class Server:
     def __init__(
         self,
         learner: Learner,
+        weights: Weights,
         layout: Layout,
         dispatcher: Dispatcher,
         *,
@@ -92,6 +86,7 @@ class Server:
         skips: bool = False,
     ) -> None:
         self.learner = learner
+        self.weights = weights
         self.dispatcher = dispatcher
         self.version = 0
         self.updates = 0
@@ -103,7 +98,6 @@ class Server:
         self._damping = damping
         self._skips = skips
         self._sums: dict[int, _Sum] = {}
-        self._spare: list[_Sum] = []
 
     def begin(self, batches: Iterator[Batch], done: Collection[int]) -> None:
         """Take up the batches of a segment; those that are `done` have their updates already."""
@@ -113,11 +107,8 @@ class Server:
     def accept(self, rank: int, push: Push, grads: Sequence[torch.Tensor]) -> None:
         """Take in the gradient of a range: sums of weight x gradient, one per arena, on the CPU."""
         number = push.work.batch.number
-        if number not in self._sums:
-            self._sums[number] = self._spare.pop() if self._spare else self._new()
-        held = self._sums[number]
-        for mine, grad in zip(held.grads, grads, strict=True):
-            mine.add_(grad)
+        held = self._sums.setdefault(number, _Sum(self._layout))
+        self.weights.add(number, grads)
         held.tally += push.tally
         held.counts[rank] += push.work.size
         held.oldest = push.version if held.oldest < 0 else min(held.oldest, push.version)
@@ -127,11 +118,10 @@ class Server:
     def commit(self) -> None:
         """Make all updates that may be made now."""
         while self.broken is None and (number := self.dispatcher.ready()) is not None:
-            held = self._sums.pop(number)
-            batch = self.dispatcher.ledger.batch(number)
-            commit = self._update(batch, held)
-            held.clear()
-            self._spare.append(held)
+            commit = self._update(number, self._sums[number])
+            if commit is None:
+                return
+            del self._sums[number]
             if not commit.outcome.finite and not self._skips:
                 self.broken = commit
                 return
@@ -141,26 +131,27 @@ class Server:
             self.staleness[commit.staleness] += 1
             self.commits.append(commit)
 
-    def _update(self, batch: Batch, held: _Sum) -> Commit:
+    def _update(self, number: int, held: _Sum) -> Commit | None:
+        """What becomes of a batch that is complete; None if its sum is not known yet."""
         total = self._layout.unpack(held.tally)
         total = replace(total, counts=tuple(held.counts))
         stale = self.version - held.oldest
-        norm, finite, updated = math.nan, True, False
+        norm, finite = math.nan, True
         learner = self.learner
         learner.set_rate(held.factor)
         with phase("update"):
+            found = self.weights.norm(number)
+            if found is None:
+                return None
             if total.weight:
-                for arena, grad in zip(learner.arenas, held.grads, strict=True):
-                    arena.grad.copy_(grad)
-                norm = learner.norm() / total.weight
+                norm = found / total.weight
                 finite = math.isfinite(norm) and not total.flags["non_finite"]
-                updated = finite
+            updated = finite and bool(total.weight)
             if updated:
                 factor = clip_factor(norm, learner.clip_norm) / total.weight
-                learner.update(factor / (1.0 + self._damping * stale))
+                self.weights.update(number, factor / (1.0 + self._damping * stale), held.factor)
                 self.after_update(learner)
+            elif finite or self._skips:
+                self.weights.drop(number)
         outcome = Outcome(total, updated, norm, finite, tuple(held.counts))
-        return Commit(batch, outcome, stale, learner.rate)
-
-    def _new(self) -> _Sum:
-        return _Sum(self.learner, self._layout)
+        return Commit(self.dispatcher.ledger.batch(number), outcome, stale, learner.rate)

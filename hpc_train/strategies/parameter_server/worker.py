@@ -13,6 +13,7 @@ from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.parameter_server.letters import Ending, Push, arrays, work_heard
 from hpc_train.strategies.parameter_server.mirror import Mirror, mirror, raw, room
 from hpc_train.strategies.parameter_server.server import Commit
+from hpc_train.strategies.parameter_server.slices import Slices
 from hpc_train.world import Json
 
 _PATIENCE = 2.0  # the server gives up first, and knows the name of who is late
@@ -25,28 +26,35 @@ class Worker:
         post: letters from and to rank 0.
         learner: whose gradients are pushed, and whose weights are overwritten.
         seconds: how long the server may keep silent.
+        slices: where weights and gradients go, if there are several servers; else to rank 0.
 
     Attributes:
         version: updates that the weights here have seen; -1 if that is not known.
         failed: whether some rank has failed.
         error: what went wrong in an update: nothing, here.
         ending: where all ranks are, once the work has ended.
+        last: how many updates the server had made when it last wrote.
         mirror: on the standby, what rank 0 was when it last wrote.
         touched: whether the weights have changed since all ranks held equal ones.
     """
 
     error: Exception | None = None
 
-    def __init__(self, post: Post, learner: Learner, seconds: float) -> None:
+    def __init__(
+        self, post: Post, learner: Learner, seconds: float, slices: Slices | None = None
+    ) -> None:
         self._post = post
         self._learner = learner
         self._seconds = seconds
+        self._slices = slices
         # what has come; made at once, so that no step has to
-        self._hosts = [torch.empty_like(arena.data, device="cpu") for arena in learner.arenas]
+        arenas = learner.arenas if slices is None else []
+        self._hosts = [torch.empty_like(arena.data, device="cpu") for arena in arenas]
         self._reply: Json = None
         self.version = -1
         self.failed = False
         self.ending = Ending(0, 0, True, ())
+        self.last = 0
         self.mirror: Mirror | None = None
         self.touched = False
         self._room: Mapping[str, torch.Tensor] = {}  # of the mirror before
@@ -59,13 +67,23 @@ class Worker:
             self._post.send(0, {"kind": "ask", "version": self.version})
             self._hear()
         while self._reply["kind"] == "work":
-            yield work_heard(self._reply["work"])
+            work = work_heard(self._reply["work"])
+            if self._slices is not None and work.size and self.version != self.last:
+                with phase("communication", operation="pull"):
+                    self.touched = True
+                    self.version = self._slices.pull(self.last)
+            yield work
 
     def push(self, push: Push) -> None:
         """Send the gradient of the present range, and get what comes next."""
         with phase("communication", operation="push"):
-            gradients = arrays([arena.grad for arena in self._learner.arenas])
-            self._post.send(0, push.told(), gradients)
+            if self._slices is None:
+                gradients = arrays([arena.grad for arena in self._learner.arenas])
+                self._post.send(0, push.told(), gradients)
+            else:
+                if push.work.size:
+                    self._slices.push(push.work)
+                self._post.send(0, push.told())
             self._hear()
 
     def fail(self) -> None:
@@ -81,6 +99,7 @@ class Worker:
         """The server's answer, and the weights behind it."""
         server = "the parameter server (rank 0)"
         _, self._reply = self._post.wait(server, _PATIENCE * self._seconds)
+        self.last = self._reply["version"]
         if self._reply["kind"] != "work":
             self.failed = self._reply["kind"] == "failed"
             self.ending = Ending.heard(self._reply)
