@@ -410,3 +410,15 @@ def test_recipes_load_and_say_what_they_are(recipe):
     assert config.run.name == recipe.name
     assert len(recipe.description) > 20
     assert config.data.targets or config.task.name not in ("classification", "regression")
+
+
+@pytest.mark.parametrize(
+    ("words", "policy"),
+    [
+        ([], "min_finish_time"),
+        (["schedule.shares=[2,1]"], "static"),
+        (["schedule.policy=proportional"], "proportional"),
+    ],
+)
+def test_shares_follow_speeds_unless_they_are_stated(write, words, policy):
+    assert load(write(MINIMAL), words).config.schedule.policy == policy

@@ -18,6 +18,8 @@ arguments = st.recursive(
 )
 positive = st.integers(1, 2**40)
 
+RIVALS = ("steps", "swa_start", "shares")  # they rule out what another key has by default
+
 
 def optional(strategy):
     return st.none() | strategy
@@ -105,12 +107,12 @@ def test_the_starter_names_every_key_and_its_default(tmp_path):
     assert max(map(len, lines)) <= 100
     shown = [line.removeprefix("# ") for line in lines if not line.startswith("#  ")]
     shown = [line for line in shown if re.match(r"\w+ = |\[", line)]
-    shown = [line for line in shown if not line.startswith(("steps", "swa_start"))]  # rivals
+    shown = [line for line in shown if not line.startswith(RIVALS)]
     table = tomllib.loads("\n".join(shown))
     config = Config.model_validate(table)  # every line is right, comment or not
     for section in sections():
         given = table[section][0] if is_list(section) else table[section]
-        assert set(given) | {"steps", "swa_start"} >= set(keys(section))
+        assert {*given, *RIVALS} >= set(keys(section))
     default = Config.model_validate({"data": {"train": "", "inputs": "x"}, "model": {"name": ""}})
     without_default = {"clip_norm", "keep_best", "phases", "rates"} | {
         "cuda_allocator",

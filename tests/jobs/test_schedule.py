@@ -8,7 +8,7 @@ STEADY = ["run.epochs=12", "run.evaluate=never", "checkpoint.every=never", "data
 
 
 def test_a_slowed_rank_gets_less_and_the_table_says_so(config, tmp_path):
-    slow = ["schedule.policy=min_finish_time", "--inject", "slow:1=20x"]
+    slow = ["--inject", "slow:1=20x"]
     ended = hpc_train("run", config, "run.dir=a", *STEADY, *slow, "-n", 2, cwd=tmp_path)
     assert ended.code == 0, ended
     assert "with equal shares" in ended.out
@@ -22,9 +22,8 @@ def test_a_slowed_rank_gets_less_and_the_table_says_so(config, tmp_path):
 
 
 def test_static_shares_stay_whatever_happens(config, tmp_path):
-    ended = hpc_train(
-        "run", config, "run.dir=a", *STEADY, "--inject", "slow:1=5x", "-n", 2, cwd=tmp_path
-    )
+    given = [*STEADY, "schedule.policy=static", "--inject", "slow:1=5x"]
+    ended = hpc_train("run", config, "run.dir=a", *given, "-n", 2, cwd=tmp_path)
     assert ended.code == 0, ended
     result = json.loads((tmp_path / "a" / "result.json").read_text())
     assert [row["share"] for row in result["ranks"]] == [0.5, 0.5]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,18 +13,25 @@ class Schedule(Section):
     """How a global batch is split among the ranks."""
 
     policy: Literal["static", "round_robin", "proportional", "min_finish_time"] = Field(
-        "static",
-        description="static, round_robin; by speed: proportional, min_finish_time",
+        "min_finish_time",
+        description="by speed: min_finish_time, proportional; else static, round_robin",
     )
     shares: list[NonNegative] | None = Field(
         None,
         examples=[[2.0, 1.0]],
-        description="static: relative share of each rank; default: equal",
+        description="relative share of each rank, for good; default: equal at first",
     )
 
     reserve: NonNegativeInt = Field(
         0, description="cores of a rank left to reading and serving (threads = auto)"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stated_shares_stay(cls, table: Any) -> Any:
+        """Who states shares, and no policy, wants them to stay."""
+        stated = isinstance(table, dict) and table.get("shares") is not None
+        return {"policy": "static", **table} if stated else table
 
     @model_validator(mode="after")
     def _shares_are_static(self) -> Schedule:
