@@ -46,6 +46,8 @@ class Ahead(Generic[T]):
         self._forecast = works
         self._look_up = look_up
         self._gather = gather
+        # waking a reader takes longer than all else in `take`: once for two batches will do
+        self._few = max(depth - 2, depth // 2)
         cache = reader.cache
         self._agenda = Agenda(depth, cache.has_room, cache.is_wanted, reader.block_bytes)
         self._changed = threading.Condition(reader.lock)  # there may be a task
@@ -69,7 +71,25 @@ class Ahead(Generic[T]):
             Exception: what kept a thread from making it.
         """
         number = self._number
+        batch = self._ready.get(number)
+        if batch is None or isinstance(batch, Exception) or self._works[number] != work:
+            return self._wait_for(number, work)
+        # the usual case goes without the lock: whoever asked for it would often wait for a reader
+        # to be given a core. Only this thread removes batches and counts them
+        del self._ready[number], self._works[number]
+        self._number += 1
+        self._agenda.taken()
+        if len(self._ready) <= self._few and self._changed.acquire(blocking=False):
+            self._changed.notify()
+            self._changed.release()
+        # else a reader has the lock, and looks for the next task; if it had looked before, and
+        # goes to sleep, the next batch taken wakes it, at the latest one that is waited for
+        return batch
+
+    def _wait_for(self, number: int, work: Work) -> T | None:
+        """The batch if it is, or will be, that of `work`, else None."""
         with self._changed:
+            self._changed.notify_all()
             while not self._is_stopped and not self._is_known_to_differ(number, work):
                 if number in self._ready:
                     break
@@ -144,8 +164,8 @@ class Ahead(Generic[T]):
         except Exception as error:
             batch = error
         with self._changed:
-            self._ready[number] = batch
             self._reader.cache.unwant(self._agenda.gathered(number))
+            self._ready[number] = batch  # from now on it may be taken
             self._changed.notify()
             if number == self._number:
                 self._arrived.notify_all()
