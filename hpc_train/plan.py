@@ -33,16 +33,31 @@ class Batch:
 
 @dataclass(frozen=True)
 class Work:
-    """One rank's part of one global batch: [start, stop) of its samples in cutting order."""
+    """One rank's part of one global batch: [start, stop) of its samples in cutting order.
+
+    `reserve` is where samples begin and end that this rank may claim besides, as others may; they
+    are read with its own, behind them.
+    """
 
     batch: Batch
     start: int
     stop: int
+    reserve: tuple[int, int] = (0, 0)
 
     @property
     def size(self) -> int:
-        """Number of samples; 0 if the rank sits this batch out."""
+        """Number of its own samples; 0 if the rank sits this batch out."""
         return self.stop - self.start
+
+    @property
+    def reads(self) -> int:
+        """Number of samples that are read for it."""
+        return self.size + self.reserve[1] - self.reserve[0]
+
+    def place(self, number: int) -> int:
+        """Where sample `number` of those that are read is in the batch."""
+        own = self.start + number
+        return own if own < self.stop else self.reserve[0] + own - self.stop
 
 
 def works(start: int, stop: int, size: int) -> Iterator[Work]:

@@ -44,6 +44,21 @@ def against_static(folder, rounds, ranks, settings, *options):
     return jobs.median(paired_ratios(rates["min_finish_time"], rates["static"]))
 
 
+def claimed(folder, rounds, spread, *options):
+    """dynamic over min_finish_time and over equal shares, and of what even finishes would give."""
+    settings = [*SLEEPING, "task.milliseconds=4", f"task.spread={spread}", "run.steps=70"]
+    rates = {"static": [], "min_finish_time": [], "dynamic": []}
+    for _, policy in alternate(list(rates), rounds):
+        words = [*settings, POLICY.format(policy)]
+        rates[policy].append(jobs.train(folder, 4, words, *options))
+    ours = rates["dynamic"]
+    return {
+        "over min_finish_time": jobs.median(paired_ratios(ours, rates["min_finish_time"])),
+        "over equal shares": jobs.median(paired_ratios(ours, rates["static"])),
+        "samples a second": jobs.median(ours),
+    }
+
+
 def under_quota(folder, rounds, period_us):
     """Two ranks, one at a third of a core: over the sum of solo rates, equal shares, and DDP."""
     found = []
@@ -140,6 +155,10 @@ def everything(folder, rounds):
         "computing-equal": lambda: against_static(folder, rounds, 2, [*COMPUTING, short]),
         "sleeping-4441": lambda: against_static(folder, rounds, 4, [*SLEEPING, short], *slow),
         "sleeping-equal": lambda: against_static(folder, rounds, 4, [*SLEEPING, short]),
+        "claims-lognormal": lambda: claimed(folder, rounds, 0.2),
+        "claims-exponential": lambda: claimed(folder, rounds, 0, "--inject", "jitter:20%"),
+        "claims-unequal": lambda: claimed(folder, rounds, 0.2, *slow),
+        "claims-quiet": lambda: claimed(folder, rounds, 0),
         "sleeping-100x": lambda: hundred_times_slower(folder, rounds),
         "sleeping-drift": lambda: drifting(folder, rounds),
         "bounded-staleness": lambda: bounded_staleness(folder, rounds),

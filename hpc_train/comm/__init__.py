@@ -13,6 +13,7 @@ from hpc_train.comm.background import Background
 from hpc_train.comm.communicator import Comm
 from hpc_train.comm.compressed import CompressedSum, compressed
 from hpc_train.comm.compression import COMPRESSORS, Matrix, Terms
+from hpc_train.comm.counter import Counter, open_counter
 from hpc_train.comm.fabric import Fabric, FabricError, open_store
 from hpc_train.comm.hierarchical import hierarchical
 from hpc_train.comm.native import DTYPES as NATIVE_DTYPES
@@ -32,6 +33,7 @@ __all__ = [
     "Background",
     "Comm",
     "CompressedSum",
+    "Counter",
     "Fabric",
     "FabricError",
     "FabricSum",
@@ -44,6 +46,7 @@ __all__ = [
     "duplicate",
     "explain",
     "lets_threads",
+    "open_counter",
     "open_store",
     "prepare",
 ]

@@ -189,7 +189,7 @@ class Ahead(Generic[T]):
                 self._requests[number] = failure or request
                 cache.want(blocks)
                 missing = [key for key in blocks if key not in cache]
-                self._agenda.looked_up(blocks, missing, work.size)
+                self._agenda.looked_up(blocks, missing, work.reads)
             if work is None or failure:
                 self._agenda.exhausted()
             self._changed.notify()

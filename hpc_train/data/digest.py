@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from hpc_train import philox
 from hpc_train.data.blocks import Ids
 
+Hashes = NDArray[np.uint32]
+
 _STREAM = 0xD16E57  # apart from every stream of the order
 _ID_FACTOR = np.uint32(0x9E3779B1)
 
@@ -36,14 +38,24 @@ def delivered_hash(ids: Ids, arrays: Mapping[str, NDArray[Any]]) -> int:
         ids: sample ids, shape (n,).
         arrays: one array per field, shape (n, *field shape), rows contiguous in memory.
     """
+    return digest_of(sample_hashes(ids, arrays))
+
+
+def digest_of(hashes: Hashes) -> int:
+    """The sum of what `sample_hashes` gives, modulo 2^32; shape (n,)."""
+    return int(hashes.sum(dtype=np.uint64)) & 0xFFFFFFFF
+
+
+def sample_hashes(ids: Ids, arrays: Mapping[str, NDArray[Any]]) -> Hashes:
+    """A number below 2^32 for each sample, shape (n,); arguments as above."""
     if len(ids) == 0:
-        return 0
+        return np.zeros(0, np.uint32)
     values = ids.astype(np.uint32) * _ID_FACTOR
     for number, name in enumerate(sorted(arrays)):
         words = _words(arrays[name])
         if words.shape[1]:
             values += np.einsum("ij,j->i", words, _keys(number, words.shape[1]))
-    return int(_mix(values).sum(dtype=np.uint64)) & 0xFFFFFFFF
+    return _mix(values)
 
 
 def _words(array: NDArray[Any]) -> NDArray[np.uint32]:

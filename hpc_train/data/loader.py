@@ -27,7 +27,7 @@ from hpc_train.data.blocks import Ids
 from hpc_train.data.cache import Key
 from hpc_train.data.damage import Damage
 from hpc_train.data.dataset import Dataset
-from hpc_train.data.digest import delivered_hash
+from hpc_train.data.digest import Hashes, digest_of, sample_hashes
 from hpc_train.data.node_cache import NodeCache
 from hpc_train.data.order import Order
 from hpc_train.data.read import Allocate, Arrays, Reader, Request
@@ -71,6 +71,7 @@ class Samples:
         partners: as many samples to mix them with; None if none are wanted.
         skipped: how many more there would be if they could be read.
         delivered: what the loader's `deliver` has made of the arrays.
+        hashes: of each sample, shape (n,), whose sum is `digest`.
     """
 
     ids: Ids
@@ -80,6 +81,19 @@ class Samples:
     partners: Samples | None = None
     skipped: int = 0
     delivered: Delivered | None = field(default=None, repr=False, compare=False)
+    hashes: Hashes | None = field(default=None, repr=False, compare=False)
+
+    def digest_of(self, pieces: Sequence[tuple[int, int]]) -> int:
+        """The digest of the samples from the one to the other, of each piece."""
+        assert self.hashes is not None
+        found = sum(digest_of(self.hashes[first:stop]) for first, stop in pieces)
+        return found & 0xFFFFFFFF
+
+
+def wanted(numbers: Ids, work: Work) -> Ids:
+    """Those of a global batch that are read for `work`: its own, then what it may claim."""
+    own, (first, stop) = numbers[work.start : work.stop], work.reserve
+    return own if first == stop else np.concatenate((own, numbers[first:stop]))
 
 
 def batch_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -198,12 +212,10 @@ class Loader:
     def _request(self, work: Work) -> Request:
         with self._ordering:  # orders keep what they computed last
             ids = self._order.ids(work.batch)
-        mine = slice(work.start, work.stop)
-        if self._partners is None:
-            return self._reader.locate(ids[mine])
-        return self._reader.locate(
-            np.concatenate((ids[mine], ids[self._partners(work.batch)[mine]]))
-        )
+        mine = wanted(ids, work)
+        if self._partners is not None:
+            mine = np.concatenate((mine, ids[wanted(self._partners(work.batch), work)]))
+        return self._reader.locate(mine)
 
     def _look_up(self, work: Work) -> tuple[Request, list[Key]]:
         request = self._without_damage(self._request(work))
@@ -240,17 +252,16 @@ class Loader:
         arrays = {name: buffer[:size] for name, buffer in buffers.items()}
         self._reader.gather(request, arrays)
         delivered = None if self._deliver is None else self._deliver(arrays)
-        if self._partners is None:
-            digest = delivered_hash(request.ids, arrays)
-            return Samples(
-                request.ids, arrays, digest, buffers, skipped=request.skipped, delivered=delivered
-            )
-        half = size // 2  # the samples themselves, then their partners
-        own, other = (_cut(arrays, delivered, part) for part in (slice(half), slice(half, None)))
-        partners = Samples(request.ids[half:], other[0], 0, delivered=other[1])
-        ids = request.ids[:half]
-        digest = delivered_hash(ids, own[0])
-        return Samples(ids, own[0], digest, buffers, partners, request.skipped // 2, own[1])
+        ids, partners, skipped = request.ids, None, request.skipped
+        if self._partners is not None:
+            half, skipped = size // 2, skipped // 2  # the samples themselves, then their partners
+            other, ready = _cut(arrays, delivered, slice(half, None))
+            partners = Samples(ids[half:], other, 0, delivered=ready)
+            ids = ids[:half]
+            arrays, delivered = _cut(arrays, delivered, slice(half))
+        hashes = sample_hashes(ids, arrays)
+        digest = digest_of(hashes)
+        return Samples(ids, arrays, digest, buffers, partners, skipped, delivered, hashes)
 
     def _buffers(self, size: int) -> Arrays:
         """Arrays of at least `size` samples, from batches that are done with if they suffice."""

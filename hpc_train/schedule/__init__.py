@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from hpc_train.errors import UsageError, unknown
 from hpc_train.plan import Plan
-from hpc_train.schedule import min_finish_time, proportional, round_robin, static
+from hpc_train.schedule import dynamic, min_finish_time, proportional, round_robin, static
 from hpc_train.schedule.dispatch import Dispatcher
 from hpc_train.schedule.ledger import Ledger
 from hpc_train.schedule.listing import first_free, list_schedule, longest_first, next_rank
 from hpc_train.schedule.replay import Step, replay
+from hpc_train.schedule.reserve import Claimed, Cut, Reserve
 from hpc_train.schedule.scheduler import Balance, Scheduler
 from hpc_train.schedule.situation import Policy, Situation
 from hpc_train.schedule.speed import Speeds
@@ -19,9 +20,12 @@ from hpc_train.schedule.split import finish_seconds, split
 __all__ = [
     "POLICIES",
     "Balance",
+    "Claimed",
+    "Cut",
     "Dispatcher",
     "Ledger",
     "Policy",
+    "Reserve",
     "Scheduler",
     "Situation",
     "Speeds",
@@ -42,6 +46,7 @@ POLICIES: dict[str, Policy] = {
     "round_robin": round_robin.POLICY,
     "proportional": proportional.POLICY,
     "min_finish_time": min_finish_time.POLICY,
+    "dynamic": dynamic.POLICY,
 }
 
 

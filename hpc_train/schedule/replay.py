@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc_train.schedule.reserve import Claimed, simulate
 from hpc_train.schedule.scheduler import Scheduler
 
 Seconds = Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
@@ -43,13 +45,18 @@ def replay(scheduler: Scheduler, seconds: Seconds, num_steps: int) -> list[Step]
         num_steps: how many steps to run.
     """
     steps: list[Step] = []
+    told: list[tuple[Sequence[int], Sequence[float], Claimed | None]] = []
     plan = announced = scheduler.plan
     for number in range(num_steps):
-        times: Sequence[float] = seconds(number, np.array(plan.counts)).tolist()
-        steps.append(Step(plan.counts, tuple(times)))
+        counts, claimed = np.array(plan.counts), None
+        if scheduler.reserve is not None:
+            cut = scheduler.reserve.cut(plan.counts)
+            counts, claimed = simulate(cut, partial(seconds, number))
+        times: Sequence[float] = seconds(number, counts).tolist()
+        steps.append(Step(tuple(counts.tolist()), tuple(times)))
+        told.append((plan.counts, times, claimed))
         plan = announced
         if number > 0:
-            before = steps[-2]
-            scheduler.observe(before.counts, before.seconds)
+            scheduler.observe(*told[-2])
         announced = scheduler.decide(number + 2) or announced
     return steps

@@ -23,6 +23,7 @@ import numpy as np
 
 from hpc_train.plan import Plan
 from hpc_train.schedule.probe import Probes
+from hpc_train.schedule.reserve import Claimed, Reserve
 from hpc_train.schedule.situation import Floats, Policy, Situation
 from hpc_train.schedule.speed import Speeds
 
@@ -58,14 +59,24 @@ class Scheduler:
         policy: how counts follow from speeds.
         situation: batch size, stated shares, quantum and caps.
         num_batches: the batch at which the run ends; what a plan gains ends with it.
+        reserve: what is left of each batch to be claimed; None for nothing. Speeds are then learned
+            from what ranks own: of that no rank does less because it is slow today.
 
     Attributes:
         plan: the plan in force.
+        reserve: as above.
         speeds: what is known of each rank.
         balance: what the steps took so far.
     """
 
-    def __init__(self, policy: Policy, situation: Situation, num_batches: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        situation: Situation,
+        num_batches: int,
+        reserve: Reserve | None = None,
+    ) -> None:
+        self.reserve = reserve
         self.plan = Plan(policy.split(situation))
         self._first = self.plan.counts
         self.speeds = Speeds(situation.num_ranks)
@@ -81,27 +92,39 @@ class Scheduler:
         self._scale = _Scale(-1, (), np.zeros(0), 0.0)
         self._probes = Probes(situation.num_ranks)
 
-    def observe(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
+    def observe(
+        self,
+        counts: Sequence[int],
+        busy_seconds: Sequence[float],
+        claimed: Claimed | None = None,
+    ) -> None:
         """Take in one step.
 
         Args:
-            counts: samples that each rank had, shape (num_ranks,).
+            counts: samples that the plan gave each rank, shape (num_ranks,).
             busy_seconds: what each rank was busy for, waiting excluded, shape (num_ranks,).
+            claimed: what of it each one claimed, where there is a reserve.
         """
         self._seen += 1
         if self._seen <= _WARM_UP:
             return
-        if self._fresh and tuple(counts) == self.plan.counts:
+        is_planned = tuple(counts) == self.plan.counts
+        done, own = counts, busy_seconds
+        if self.reserve is not None and claimed is not None:
+            counts = self.reserve.cut(counts).owned
+            done = [sum(both) for both in zip(counts, claimed.samples, strict=True)]
+            own = [t - more for t, more in zip(busy_seconds, claimed.seconds, strict=True)]
+        if self._fresh and is_planned:
             # the first steps of a plan read what nobody has read ahead: they show the cost
             is_first = not self._settling
-            self._learn_cost(counts, busy_seconds)
+            self._learn_cost(counts, own)
             if not self._probes.running:
                 if not is_first:
-                    self._account(counts, busy_seconds)
+                    self._account(done, busy_seconds)
                 return
-        self._account(counts, busy_seconds)
+        self._account(done, busy_seconds)
         if self._situation.num_ranks > 1:  # one rank has nothing to decide
-            self.speeds.observe(counts, busy_seconds)
+            self.speeds.observe(counts, own)
 
     def decide(self, batch: int) -> Plan | None:
         """The plan that shall hold from `batch` on, or None to leave the present one."""

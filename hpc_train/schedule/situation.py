@@ -74,10 +74,12 @@ class Policy:
     Attributes:
         split: from the situation to the samples of each rank, summing to the batch's.
         measures: whether the split follows measured speeds, and so may change during a run.
+        reserves: whether a part of each batch is left to whoever is free.
     """
 
     split: Callable[[Situation], tuple[int, ...]]
     measures: bool
+    reserves: bool = False
 
 
 def refuse_shares(policy: str, situation: Situation) -> None:

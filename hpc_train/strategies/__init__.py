@@ -17,6 +17,7 @@ from hpc_train.plan import Batch, Plan, Work
 from hpc_train.schedule import Scheduler
 from hpc_train.strategies.allreduce import AllReduce, Sharding
 from hpc_train.strategies.arena import Arena, assign, make_arenas
+from hpc_train.strategies.claims import Claims
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.local_sgd import LocalSGD, Rounds
 from hpc_train.strategies.lockstep import Outcome
@@ -28,6 +29,7 @@ __all__ = [
     "STRATEGIES",
     "AllReduce",
     "Arena",
+    "Claims",
     "Compression",
     "Layout",
     "Learner",
@@ -50,9 +52,15 @@ __all__ = [
 
 
 class Strategy(Protocol):
-    """What the trainer needs of a strategy; a strategy applies the update."""
+    """What the trainer needs of a strategy; a strategy applies the update.
+
+    Attributes:
+        plan: the shares in force.
+        claims: what this rank may claim beyond its own samples; None where all is planned.
+    """
 
     plan: Plan
+    claims: Claims | None
 
     def work(self, batches: Iterator[Batch]) -> Iterator[Work]:
         """Which samples of which global batch are this rank's, as they are trained."""

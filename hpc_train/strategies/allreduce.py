@@ -94,7 +94,7 @@ class AllReduce(LockStep):
         """Make anew what depends on who the ranks are; collective. Weights stay as they are."""
         self._regroup(layout, scheduler)
         debts = {name: reduction.debts() for name, reduction in self._reductions.items()}
-        self.close()
+        self._close_reductions()
         self._decision = follow(self._comm, self._learners, self._means, self._decision)
         made = self._make_reductions()
         try:

@@ -22,9 +22,10 @@ from hpc_train.errors import NonFiniteError
 from hpc_train.optim import clip_factor
 from hpc_train.plan import Batch, Plan, Work
 from hpc_train.record import operation, phase
-from hpc_train.schedule import Scheduler
+from hpc_train.schedule import Claimed, Scheduler
 from hpc_train.strategies.arena import Arena
 from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
+from hpc_train.strategies.claims import Claims
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.reduction import Reduction
 from hpc_train.strategies.reductions import Means, find_out, make_reductions
@@ -74,7 +75,12 @@ class Outcome:
 
 
 class LockStep:
-    """Ranks that take one batch after the other, together; a step is one sum and one update."""
+    """Ranks that take one batch after the other, together; a step is one sum and one update.
+
+    Attributes:
+        plan: the shares in force.
+        claims: what this rank may claim beyond its own samples; None where all is planned.
+    """
 
     def __init__(
         self,
@@ -86,6 +92,7 @@ class LockStep:
         means: Means,
     ) -> None:
         self._number = 0
+        self.claims: Claims | None = None
         self._model = model
         self._buffers = BufferSnapshot(model)
         self._samples = 0
@@ -105,6 +112,10 @@ class LockStep:
         self._counts: tuple[int, ...] = ()  # samples of each rank in the present batch ...
         self._before: tuple[int, ...] = ()  # ... and in the one before
         self._layout = layout
+        if self.claims is not None:
+            self.claims.close()
+        reserve = scheduler.reserve
+        self.claims = None if reserve is None else Claims(self._comm, reserve)
         self._share_gradients()
         self._arrange()
 
@@ -113,12 +124,19 @@ class LockStep:
         for batch in batches:
             self._number = batch.number
             self._before, self._counts = self._counts, self.plan.shares(batch.size)
-            yield self.plan.work(batch, self._comm.world.rank)
+            if self.claims is not None:
+                self.claims.begin(self._counts)
+            yield self._work(self.plan, batch)
 
     def foretell(self, batches: Iterator[Batch]) -> Iterator[Work]:
         """The same as the present plan has it, to read ahead; another thread may ask."""
-        plan, rank = self.plan, self._comm.world.rank
-        return (plan.work(batch, rank) for batch in batches)
+        plan = self.plan
+        return (self._work(plan, batch) for batch in batches)
+
+    def _work(self, plan: Plan, batch: Batch) -> Work:
+        if self.claims is None:
+            return plan.work(batch, self._comm.world.rank)
+        return self.claims.work(batch, plan.shares(batch.size))
 
     def begin(self, learner: Learner) -> None:
         """Get ready for the gradients of `learner`, and remember the model's buffers."""
@@ -146,13 +164,24 @@ class LockStep:
         A rank that failed takes part with zeros and its flag; nobody updates then, nor when loss
         or gradient are not finite, and module buffers are as they were before the batch.
         """
+        if self.claims is not None:
+            self.claims.finish()
+            self.claims.tell(tally)
         self._comm.gate.pass_together()
         outcome = self._step(learner, tally)
         # a batch of several phases tells its seconds once, in the first of them
         measured = self._before if max(outcome.total.busy_seconds) > 0 else ()
         if measured and self._comm.world.is_coordinator:
             self._schedule(measured, outcome.total)
-        return replace(outcome, before=measured)
+        return replace(outcome, before=self._done(measured, outcome.total))
+
+    def _done(self, counts: tuple[int, ...], total: Total) -> tuple[int, ...]:
+        """The samples that each rank had, where the plan gave it `counts`."""
+        reserve = self._scheduler.reserve
+        if not counts or reserve is None:
+            return counts
+        owned = reserve.cut(counts).owned
+        return tuple(own + more for own, more in zip(owned, total.claimed, strict=True))
 
     def settle(self) -> None:
         """Merge module buffers, and check that all ranks hold equal weights.
@@ -185,7 +214,12 @@ class LockStep:
             reduction.restore(own)
 
     def close(self) -> None:
-        """Let go of the model: nothing waits for its gradients any more."""
+        """Let go of the model: nothing waits for its gradients any more, nobody asks."""
+        if self.claims is not None:
+            self.claims.close()
+        self._close_reductions()
+
+    def _close_reductions(self) -> None:
         for reduction in self._reductions.values():
             reduction.close()
 
@@ -258,7 +292,8 @@ class LockStep:
     def _schedule(self, counts: tuple[int, ...], total: Total) -> None:
         """Rank 0 learns from the step before and decides the plan from the batch after next on."""
         with phase("schedule"):
-            self._scheduler.observe(counts, total.busy_seconds)
+            claimed = Claimed(total.claimed, total.claimed_seconds) if total.claimed else None
+            self._scheduler.observe(counts, total.busy_seconds, claimed)
             plan = self._scheduler.decide(self._number + 2)
             if plan is not None:
                 logger.info("shares from batch %d on: %s", plan.since, plan.counts)

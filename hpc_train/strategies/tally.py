@@ -2,7 +2,10 @@
 
     [ weight | loss | metric sums ... | failed non_finite stop save saving preempted join | digest
       | skipped | squares
-      | seconds of rank 0 .. p-1 in the step before | rank 0's next plan 0 .. p-1 ]
+      | seconds of rank 0 .. p-1 in the step before | rank 0's next plan 0 .. p-1
+      | samples that rank 0 .. p-1 claimed in the step before | seconds of it that they took ]
+
+The last line is there where ranks claim samples.
 
 Every rank writes its own part, zeros elsewhere; the sum is the same on every rank, so all of them
 skip, stop, save or leave in the same step. It is never compressed and never a part of the gradient.
@@ -36,6 +39,8 @@ class Tally:
         samples: how many samples this rank had; not summed.
         skipped: how many could not be read.
         squares: sum of squares of the part of the summed gradient that this rank made.
+        claimed: samples that this rank claimed in the step before ...
+        claimed_seconds: ... and what of `busy_seconds` they took.
     """
 
     weight: float = 0.0
@@ -47,6 +52,8 @@ class Tally:
     samples: int = 0
     skipped: int = 0
     squares: float = 0.0
+    claimed: int = 0
+    claimed_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Total:
 
     `flags` counts the ranks that raised each flag, `digest` is the sum modulo 2^32, whatever the
     split, `busy_seconds` has one entry per rank, `counts` is the plan from the next batch on.
+    `claimed` and `claimed_seconds` have one entry per rank, or none where nothing can be claimed.
     """
 
     weight: float
@@ -66,6 +74,8 @@ class Total:
     counts: tuple[int, ...]
     skipped: int = 0
     squares: float = 0.0
+    claimed: tuple[int, ...] = ()
+    claimed_seconds: tuple[float, ...] = ()
 
     @property
     def mean_loss(self) -> float:
@@ -74,9 +84,15 @@ class Total:
 
 
 class Layout:
-    """Where each entry of the tally lies, for given names of sums and number of ranks."""
+    """Where each entry of the tally lies, for given names of sums and number of ranks.
 
-    def __init__(self, metrics: Sequence[str], num_ranks: int) -> None:
+    Args:
+        metrics: the names.
+        num_ranks: how many ranks there are.
+        claims: whether they claim samples.
+    """
+
+    def __init__(self, metrics: Sequence[str], num_ranks: int, *, claims: bool = False) -> None:
         self.metrics = tuple(metrics)
         self.num_ranks = num_ranks
         self._flags = 2 + len(self.metrics)
@@ -85,7 +101,8 @@ class Layout:
         self._squares = self._skipped + 1
         self._seconds = self._squares + 1
         self._plan = self._seconds + num_ranks
-        self.size = self._plan + num_ranks
+        self._claimed = self._plan + num_ranks
+        self.size = self._claimed + (2 * num_ranks if claims else 0)
 
     def pack(self, tally: Tally, rank: int, plan: Plan | None) -> NDArray[np.float64]:
         """The vector of one rank, shape (size,); `plan` is the next one, on rank 0 alone."""
@@ -103,13 +120,17 @@ class Layout:
         vector[: self._seconds] = numbers
         vector[self._seconds + rank] = tally.busy_seconds
         if plan is not None:
-            vector[self._plan :] = plan.counts
+            vector[self._plan : self._claimed] = plan.counts
+        if self.size > self._claimed:
+            vector[self._claimed + rank] = tally.claimed
+            vector[self._claimed + self.num_ranks + rank] = tally.claimed_seconds
         return vector
 
     def unpack(self, vector: NDArray[np.float64]) -> Total:
         """What the sum of all vectors says."""
         numbers = vector.tolist()
         flags = numbers[self._flags : self._digest]
+        seconds = self._claimed + self.num_ranks
         return Total(
             weight=numbers[0],
             loss=numbers[1],
@@ -117,7 +138,9 @@ class Layout:
             flags=dict(zip(FLAGS, map(int, flags), strict=True)),
             digest=int(numbers[self._digest]) & 0xFFFFFFFF,
             busy_seconds=tuple(numbers[self._seconds : self._plan]),
-            counts=tuple(map(int, numbers[self._plan :])),
+            counts=tuple(map(int, numbers[self._plan : self._claimed])),
             skipped=int(numbers[self._skipped]),
             squares=numbers[self._squares],
+            claimed=tuple(map(int, numbers[self._claimed : seconds])),
+            claimed_seconds=tuple(numbers[seconds:]),
         )

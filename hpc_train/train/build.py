@@ -25,7 +25,7 @@ from hpc_train.data import (
 )
 from hpc_train.errors import HpcTrainError
 from hpc_train.optim import LearningRate
-from hpc_train.schedule import Scheduler, Situation, find_policy
+from hpc_train.schedule import Reserve, Scheduler, Situation, find_policy
 from hpc_train.strategies import Layout, Learner, Strategy, make_strategy
 from hpc_train.tasks import Phase, Reinforcement, Task, sums_of
 from hpc_train.train.datasets import make_stages, open_alone, open_datasets, share_node
@@ -138,7 +138,7 @@ def build(config: Config, comm: Comm, model: nn.Module | None = None, own: Own =
     network = together(comm, lambda: make_network(config, plan, model, feed, datasets["train"]))
     learners = together(comm, lambda: make_learners(config, task, network))
     scheduler = make_scheduler(config, comm.members, plan.num_batches)
-    layout = Layout(list(sums_of(task)), comm.world.size)
+    layout = make_layout(task, scheduler, comm.world.size)
     strategy = make_strategy(
         config.strategy.name, comm, network, learners, layout, scheduler, make_options(config)
     )
@@ -219,7 +219,16 @@ def make_scheduler(config: Config, members: Sequence[int], num_batches: int) -> 
         config.data.micro_batch_size or 1,
         whole=config.device.compile or config.device.cuda_graphs,
     )
-    return Scheduler(find_policy(section.policy), situation, num_batches)
+    policy = find_policy(section.policy)
+    reserve = None
+    if policy.reserves and len(members) > 1:
+        reserve = Reserve(section.reserve_share, situation.unit, config.data.micro_batch_size)
+    return Scheduler(policy, situation, num_batches, reserve)
+
+
+def make_layout(task: Task, scheduler: Scheduler, num_ranks: int) -> Layout:
+    """Where what ranks tell each other lies in the tally."""
+    return Layout(list(sums_of(task)), num_ranks, claims=scheduler.reserve is not None)
 
 
 def _feed(config: Config, train: Dataset, device: torch.device) -> Feed:

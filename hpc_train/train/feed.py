@@ -51,20 +51,27 @@ class Feed:
         return torch.autocast(self.device.type, dtype=self.half)
 
     def parts(
-        self, samples: Samples, epoch: int = 0, *, at_least_one: bool = False
+        self,
+        samples: Samples,
+        epoch: int = 0,
+        piece: tuple[int, int] | None = None,
+        *,
+        at_least_one: bool = False,
     ) -> Iterator[tuple[int, TensorBatch]]:
         """Micro-batches in order, each with the position at which it begins.
 
         Args:
             samples: what is cut.
             epoch: in which they are used.
+            piece: where what is wanted of them begins and ends; None for all.
             at_least_one: give an empty one if there are no samples.
         """
-        if at_least_one and len(samples.ids) == 0:
-            yield 0, self.batch(samples, 0, 0, epoch)
-        size = self.micro_batch_size or max(1, len(samples.ids))
-        for start in range(0, len(samples.ids), size):
-            yield start, self.batch(samples, start, start + size, epoch)
+        first, stop = piece or (0, len(samples.ids))
+        if at_least_one and first == stop:
+            yield first, self.batch(samples, first, first, epoch)
+        size = self.micro_batch_size or max(1, stop - first)
+        for start in range(first, stop, size):
+            yield start, self.batch(samples, start, min(start + size, stop), epoch)
 
     def batch(self, samples: Samples, start: int, stop: int, epoch: int = 0) -> TensorBatch:
         """Samples [start, stop) on the device."""

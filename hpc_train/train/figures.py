@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpc_train.strategies import Learner, Outcome
+from hpc_train.strategies import Learner, Outcome, Total
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +90,9 @@ class Figures:
         ]
 
 
-def balance(counts: tuple[int, ...], busy_seconds: tuple[float, ...]) -> dict[str, object]:
+def balance(counts: tuple[int, ...], total: Total) -> dict[str, object]:
     """What a step's record says of the step before: who did how much, and how evenly."""
+    busy_seconds = total.busy_seconds
     if len(counts) < 2:
         return {}
     busy = [t for n, t in zip(counts, busy_seconds, strict=True) if n]
@@ -99,6 +100,9 @@ def balance(counts: tuple[int, ...], busy_seconds: tuple[float, ...]) -> dict[st
     if len(counts) <= _TOLD_RANKS:
         seconds = [round(t, 6) for t in busy_seconds]
         record["before"] = {"counts": list(counts), "busy_seconds": seconds}
+        if total.claimed:
+            seconds = [round(t, 6) for t in total.claimed_seconds]
+            record["claimed"] = {"counts": list(total.claimed), "busy_seconds": seconds}
     return record
 
 
@@ -120,7 +124,7 @@ def step_record(
         "samples_per_second": size / elapsed,
         "delivered": total.digest,
         **({"skipped_samples": total.skipped} if total.skipped else {}),
-        **balance(outcomes[0].before, total.busy_seconds),
+        **balance(outcomes[0].before, total),
         **{
             f"{key}_{learner.name}": value
             for learner, outcome in zip(learners[1:], outcomes[1:], strict=True)

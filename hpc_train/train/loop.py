@@ -211,7 +211,6 @@ class Loop:
                     check_metrics(tally, sums_of(parts.task))
                     learner.gather()
                     parts.techniques.gradients(learner, tally)
-                    tally.digest, tally.skipped = samples.digest, samples.skipped
             except PeerError:  # the rank that failed says why
                 tally = Tally(flags={"failed"})
             except Exception as raised:

@@ -51,7 +51,8 @@ def _means(config: Config) -> Means:
     """How gradients are summed; "auto" overlap is for the strategy that can."""
     section = config.comm
     # what is played back calls nobody when a gradient is there
-    able = config.strategy.name == "allreduce" and not config.device.cuda_graphs
+    claims = find_policy(config.schedule.policy).reserves  # no pass is known to be the last one
+    able = config.strategy.name == "allreduce" and not (config.device.cuda_graphs or claims)
     return Means(
         section.collective,
         Compression(section.gradient_compression, section.topk_density, section.powersgd_rank),
@@ -83,6 +84,8 @@ def _check(config: Config) -> None:
             "comm.overlap",
             'leave it out, or use strategy.name = "allreduce"',
         )
+    if find_policy(config.schedule.policy).reserves:
+        _check_claims(config)
     if name == "local_sgd" and (averages.ema_decay or averages.swa_start is not None):
         raise _refused(
             'strategy.name = "local_sgd" cannot average weights over time: between rounds each '
@@ -90,6 +93,36 @@ def _check(config: Config) -> None:
             "regularization",
             'leave them out, or use strategy.name = "allreduce"',
         )
+
+
+def _check_claims(config: Config) -> None:
+    """Check that samples can go to whoever is free."""
+    strategy = config.strategy.name
+    problems = {
+        "strategy.name": (
+            strategy != "allreduce",
+            f'strategy.name = "{strategy}" has another way to let nobody wait',
+            'use schedule.policy = "min_finish_time", or strategy.name = "allreduce"',
+        ),
+        "model.sync_batchnorm": (
+            bool(config.model.sync_batchnorm),
+            "layers that meet inside a step need the same passes on all ranks",
+            'use schedule.policy = "min_finish_time"',
+        ),
+        "comm.overlap": (
+            config.comm.overlap is True,
+            "no rank knows which of its passes is the last one, in which sums could begin",
+            'leave it out, or use schedule.policy = "min_finish_time"',
+        ),
+        "data.on_error": (
+            config.data.on_error == "skip",
+            "samples that cannot be read leave gaps in what ranks claim",
+            'use schedule.policy = "min_finish_time", or data.on_error = "stop"',
+        ),
+    }
+    for where, (is_asked_for, why, hint) in problems.items():
+        if is_asked_for:
+            raise _refused(f'schedule.policy = "dynamic" cannot go with it: {why}', where, hint)
 
 
 def _refused(message: str, where: str, hint: str) -> ConfigError:

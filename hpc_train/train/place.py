@@ -56,6 +56,8 @@ def heard(documents: list[dict[str, Any]]) -> list[Outcome]:
                         **document["total"],
                         "busy_seconds": tuple(document["total"]["busy_seconds"]),
                         "counts": tuple(document["total"]["counts"]),
+                        "claimed": tuple(document["total"]["claimed"]),
+                        "claimed_seconds": tuple(document["total"]["claimed_seconds"]),
                     }
                 ),
                 "before": tuple(document["before"]),

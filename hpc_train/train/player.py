@@ -27,7 +27,8 @@ from torch import nn
 from hpc_train.comm import Comm
 from hpc_train.config import Config
 from hpc_train.data import Dataset, Samples
-from hpc_train.data.digest import delivered_hash
+from hpc_train.data.digest import digest_of, sample_hashes
+from hpc_train.data.loader import wanted
 from hpc_train.errors import ConfigError
 from hpc_train.philox import derive
 from hpc_train.plan import Batch, Work
@@ -241,9 +242,10 @@ class Replayed:
     def get(self, work: Work) -> Samples:
         """This rank's part of a batch."""
         with phase("data", batch=work.batch.number):
-            numbers = self._player.numbers(work.batch)[work.start : work.stop]
+            numbers = wanted(self._player.numbers(work.batch), work)
             arrays = self._player.replay.take(numbers)
-            return Samples(numbers, arrays, delivered_hash(numbers, arrays))
+            hashes = sample_hashes(numbers, arrays)
+            return Samples(numbers, arrays, digest_of(hashes), hashes=hashes)
 
     def close(self) -> None:
         """Close the environments."""

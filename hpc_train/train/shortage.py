@@ -47,6 +47,12 @@ def halved(feed: Feed, samples: int) -> Feed | None:
     return replace(feed, micro_batch_size=-(-size // 2)) if size > 1 else None
 
 
+def _largest(parts: Parts, samples: Samples, work: Work) -> int:
+    """Samples of the largest piece that is computed at once, if nothing else cuts it."""
+    claims = parts.strategy.claims
+    return len(samples.ids) if claims is None else max(work.size, claims.largest)
+
+
 def compute_in_memory(
     parts: Parts, task: Phase, learner: Learner, samples: Samples, work: Work
 ) -> Tally:
@@ -64,8 +70,10 @@ def compute_in_memory(
         try:
             return compute(parts, task, samples, work)
         except Exception as error:
-            feed = halved(parts.feed, len(samples.ids)) if is_shortage(error) else None
-            if feed is None or parts.techniques.needs_everyone:
+            feed = None
+            if is_shortage(error) and not parts.techniques.needs_everyone:
+                feed = halved(parts.feed, _largest(parts, samples, work))
+            if feed is None:
                 raise
         # here the failed attempt's activations are gone
         parts.strategy.begin_again(learner)

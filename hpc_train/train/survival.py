@@ -25,10 +25,9 @@ from hpc_train.observe import Sink
 from hpc_train.record import phase
 from hpc_train.recovery.policy import Decision, Report, decide
 from hpc_train.recovery.vigil import Vigil
-from hpc_train.strategies import Layout, Regroupable
-from hpc_train.tasks import sums_of
+from hpc_train.strategies import Regroupable
 from hpc_train.train import state
-from hpc_train.train.build import Parts, make_scheduler
+from hpc_train.train.build import Parts, make_layout, make_scheduler
 from hpc_train.train.device import set_threads
 from hpc_train.train.place import heard, told
 from hpc_train.train.respawn import Respawn
@@ -202,7 +201,7 @@ class Survival:
     def _regroup(self, parts: Parts) -> None:
         config, world = parts.config, parts.comm.world
         parts.scheduler = make_scheduler(config, parts.comm.members, parts.rates.num_batches)
-        layout = Layout(list(sums_of(parts.task)), world.size)
+        layout = make_layout(parts.task, parts.scheduler, world.size)
         _regroupable(parts).regroup(layout, parts.scheduler)
 
     def _tell(

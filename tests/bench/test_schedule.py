@@ -53,6 +53,23 @@ def test_a_recorded_run_gives_the_seconds_that_it_took(tmp_path):
     assert ranks.seconds(38, np.array([24, 8])) == pytest.approx([24.5, 24.5])
 
 
+def test_of_a_run_with_claims_speeds_are_those_of_what_ranks_own(tmp_path):
+    """All finish together whatever they had: of all samples, seconds would not depend on them."""
+    lines = [json.dumps({"kind": "step"})]
+    for step in range(40):
+        more = [step % 5, 4 - step % 5]
+        pace = [28 / (12 + n) for n in more]
+        own = {"counts": more, "busy_seconds": [p * n for p, n in zip(pace, more, strict=True)]}
+        before = {"counts": [12 + n for n in more], "busy_seconds": [28.0, 28.0]}
+        lines.append(json.dumps({"kind": "step", "before": before, "claimed": own}))
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    ranks = recorded(tmp_path)
+    assert ranks.batch_size == 28
+    assert ranks.seconds(39, np.array([14, 14])).sum() == pytest.approx(56, rel=0.1)
+    doubled = ranks.seconds(39, np.array([28, 28])) / ranks.seconds(39, np.array([14, 14]))
+    assert doubled == pytest.approx([2, 2], rel=0.1)
+
+
 def test_a_run_without_such_records_is_explained(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"kind": "step"}\n')
     with pytest.raises(HpcTrainError, match=r"at least 3 steps \(steps told: 0\)"):

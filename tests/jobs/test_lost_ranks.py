@@ -98,6 +98,16 @@ def test_ranks_are_lost_while_a_thread_sums(config, tmp_path, calm):
     assert_same_weights(tmp_path / "hurt", calm)
 
 
+def test_what_a_lost_rank_had_claimed_is_not_lost(config, tmp_path, calm):
+    """Ranks die as they claim (the first communication of a step), and as they compute."""
+    argv = ["run", config, "run.dir=hurt", "schedule.policy=dynamic", *COMMON, "-n", 4]
+    kills = ("kill:0@5:communication", "kill:2@14:communication", "kill:1@25:compute")
+    ended = hpc_train(*argv, *(f"--inject={kill}" for kill in kills), cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert steps(tmp_path / "hurt") == steps(calm)
+    assert_same_weights(tmp_path / "hurt", calm)
+
+
 @pytest.mark.parametrize("name", ["topk", "powersgd"])
 def test_what_a_lost_rank_had_not_sent_yet_is_dropped_and_told(config, tmp_path, name):
     argv = ["run", config, "run.dir=hurt", f"comm.gradient_compression={name}", *COMMON, "-n", 4]

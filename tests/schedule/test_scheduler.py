@@ -60,7 +60,7 @@ def test_stated_shares_are_for_the_static_policy_alone():
 
 
 def test_an_unknown_policy_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match="known: min_finish_time, proportional"):
+    with pytest.raises(UsageError, match="known: dynamic, min_finish_time, proportional"):
         find_policy("min_finsh_time")
 
 

@@ -45,3 +45,18 @@ def test_the_mean_loss_is_over_the_weights_and_nan_without_any():
     assert (total.mean_loss, total.sums) == (2.5, {"accuracy": 3.0})
     empty = layout.unpack(layout.pack(Tally(), 0, Plan((1,))))
     assert math.isnan(empty.mean_loss)
+
+
+def test_what_was_claimed_is_told_where_ranks_claim():
+    layout, plan = Layout(["accuracy"], 3, claims=True), Plan((1, 2, 3))
+    told = [(4, 0.5), (0, 0.0), (7, 1.25)]
+    vectors = [
+        layout.pack(Tally(claimed=n, claimed_seconds=t), rank, None if rank else plan)
+        for rank, (n, t) in enumerate(told)
+    ]
+    total = layout.unpack(np.sum(vectors, axis=0))
+    assert (total.claimed, total.claimed_seconds) == ((4, 0, 7), (0.5, 0.0, 1.25))
+    assert total.counts == plan.counts
+    plain = Layout(["accuracy"], 3)
+    assert layout.size == plain.size + 6
+    assert plain.unpack(plain.pack(Tally(claimed=4), 0, plan)).claimed == ()

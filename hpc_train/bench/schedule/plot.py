@@ -16,6 +16,7 @@ _COLOURS = {
     "round_robin": "#E69F00",
     "proportional": "#009E73",
     "min_finish_time": "#0072B2",
+    "dynamic": "#CC79A7",
 }
 _WAITING = "#E4E4E4"
 _SHOWN_RANKS = 32

@@ -21,6 +21,8 @@ from hpc_train.schedule import Speeds
 
 Floats = NDArray[np.float64]
 
+_KEYS = ("counts", "busy_seconds")
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -103,10 +105,8 @@ def recorded(run: Path) -> Ranks:
         HpcTrainError: if there are no metrics, or they do not tell what each rank did.
     """
     path = run / "metrics.jsonl" if run.is_dir() else run
-    counts, busy = [], []
-    for before in _told(path):
-        counts.append(before["counts"])
-        busy.append(before["busy_seconds"])
+    told = _told(path)
+    counts, busy = ([record["before"][key] for record in told] for key in _KEYS)
     if len(counts) < 3 or len({len(row) for row in counts}) != 1:
         raise HpcTrainError(
             f"metrics must tell of each rank, in at least 3 steps (steps told: {len(counts)})",
@@ -115,8 +115,14 @@ def recorded(run: Path) -> Ranks:
         )
     amount, seconds = np.array(counts), np.array(busy)
     speeds = Speeds(amount.shape[1])
-    for row, times in zip(counts, busy, strict=True):
-        speeds.observe(row, times)
+    own = [amount, seconds]
+    if all("claimed" in record for record in told):  # who is slow today claims little
+        own = [
+            whole - np.array([record["claimed"][key] for record in told])
+            for whole, key in zip(own, _KEYS, strict=True)
+        ]
+    for row, times in zip(*own, strict=True):
+        speeds.observe(row.tolist(), times.tolist())
     # a rank that never had a sample: as slow as the slowest
     pace = np.where(speeds.known, speeds.pace, np.nanmax(speeds.pace))
     works = (amount > 0) & (seconds > 0)
@@ -133,4 +139,4 @@ def _told(path: Path) -> list[dict[str, Any]]:
         raise HpcTrainError(
             f"cannot read metrics: {error}", where=str(path), hint="name a run directory"
         ) from error
-    return [record["before"] for record in records if record.get("before")]
+    return [record for record in records if record.get("before")]

@@ -8,9 +8,18 @@ from typing import Any
 import numpy as np
 
 from hpc_train.bench.schedule.ranks import Ranks
-from hpc_train.schedule import POLICIES, Scheduler, Situation, finish_seconds, replay, split
+from hpc_train.schedule import (
+    POLICIES,
+    Reserve,
+    Scheduler,
+    Situation,
+    finish_seconds,
+    replay,
+    split,
+)
 
 IDEAL = "ideal"
+RESERVE = 0.2  # of each batch, with the dynamic policy
 
 
 def study(ranks: Ranks, quantum: int = 1) -> dict[str, Any]:
@@ -28,7 +37,8 @@ def study(ranks: Ranks, quantum: int = 1) -> dict[str, Any]:
     sides = {IDEAL: _ideal(ranks)}
     for name, policy in POLICIES.items():
         situation = Situation.unknown(ranks.batch_size, ranks.num_ranks, quantum=quantum)
-        scheduler = Scheduler(policy, situation, ranks.num_steps)
+        reserve = Reserve(RESERVE) if policy.reserves and ranks.num_ranks > 1 else None
+        scheduler = Scheduler(policy, situation, ranks.num_steps, reserve)
         steps = replay(scheduler, ranks.seconds, ranks.num_steps)
         sides[name] = {
             "seconds": math.fsum(step.finish for step in steps),

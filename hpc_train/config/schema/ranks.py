@@ -12,9 +12,9 @@ from hpc_train.config.schema.types import NonNegative, NonNegativeInt, PositiveI
 class Schedule(Section):
     """How a global batch is split among the ranks."""
 
-    policy: Literal["static", "round_robin", "proportional", "min_finish_time"] = Field(
+    policy: Literal["static", "round_robin", "proportional", "min_finish_time", "dynamic"] = Field(
         "min_finish_time",
-        description="by speed: min_finish_time, proportional; else static, round_robin",
+        description="min_finish_time, dynamic, proportional, static, round_robin",
     )
     shares: list[NonNegative] | None = Field(
         None,
@@ -22,6 +22,9 @@ class Schedule(Section):
         description="relative share of each rank, for good; default: equal at first",
     )
 
+    reserve_share: float = Field(
+        0.2, ge=0.1, le=0.25, description="dynamic: part of a batch for whoever is free"
+    )
     reserve: NonNegativeInt = Field(
         0, description="cores of a rank left to reading and serving (threads = auto)"
     )

@@ -89,7 +89,7 @@ def work_told(work: Work) -> list[int]:
 
 def work_heard(told: Sequence[int]) -> Work:
     """What `work_told` told."""
-    return Work(Batch(*told[:4]), *told[4:])
+    return Work(Batch(*told[:4]), told[4], told[5])
 
 
 def arrays(tensors: Sequence[torch.Tensor]) -> list[NDArray[Any]]:

@@ -39,6 +39,7 @@ from hpc_train.plan import Batch, Work
 from hpc_train.record import phase
 from hpc_train.schedule import Dispatcher, Scheduler
 from hpc_train.strategies.buffers import BufferSnapshot, merge_buffers
+from hpc_train.strategies.claims import Claims
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.lockstep import Outcome
 from hpc_train.strategies.parameter_server.leader import Leader
@@ -91,10 +92,13 @@ class ParameterServer:
     Attributes:
         plan: the shares that the run begins with.
         apart: whether ranks have worked since they all held the same state, which who calls knows.
+        claims: none: ranges are handed out.
 
     Raises:
         ConfigError: if the task trains several phases, or the optimizer cannot update slices.
     """
+
+    claims: Claims | None = None
 
     def __init__(
         self,
