@@ -3,6 +3,7 @@
     slow:2=3x             rank 2 needs three times as long to compute
     slow:1=2x@100-200     rank 1 twice as long, in batches 100 to 200
     jitter:10%            each rank and batch by a random part longer, exponential, 10 % in the mean
+    oom:1>32              rank 1 has no memory for more than 32 samples at once; see `scarce`
     kill:1@50             rank 1 gets SIGKILL in batch 50; see `recovery.faults` for all the others
 
 A hook on the phases lets a rank sleep at the end of every "compute" phase, in proportion to what
@@ -23,10 +24,13 @@ from hpc_train.errors import UsageError
 from hpc_train.record import Hook, Leave
 from hpc_train.recovery import faults
 from hpc_train.recovery.faults import Fault, RandomFaults
+from hpc_train.recovery.scarce import Shortage, scarce
 
 _RANGE = r"(?:@(?P<first>\d+)-(?P<last>\d+))?"
 _SLOW = re.compile(r"slow:(?P<rank>\d+)=(?P<factor>\d+(?:\.\d+)?)x" + _RANGE)
 _JITTER = re.compile(r"jitter:(?P<percent>\d+(?:\.\d+)?)%" + _RANGE)
+_SHORT = re.compile(r"oom:(?P<rank>\d+)>(?P<most>\d+)" + _RANGE)
+_SHORT_ONCE = re.compile(r"oom:(?P<rank>\d+)@(?P<batch>\d+)")
 _STREAM = 0x4A495454  # of the random bits, apart from all others
 _PHASE = "compute"
 _AGAIN = 1_000_003  # between the seeds of those that take the place of others
@@ -61,7 +65,7 @@ class Disturbance:
         return -self.jitter * math.log((word + 1) / 2**32)
 
 
-Injection = Disturbance | Fault | RandomFaults
+Injection = Disturbance | Fault | RandomFaults | Shortage
 
 
 def parse(text: str) -> Injection:
@@ -83,9 +87,14 @@ def parse(text: str) -> Injection:
         return Disturbance(int(found["rank"]), factor, 0.0, *_range(text, found))
     if found := _JITTER.fullmatch(text):
         return Disturbance(None, 1.0, float(found["percent"]) / 100, *_range(text, found))
+    if found := _SHORT.fullmatch(text):
+        return Shortage(int(found["rank"]), int(found["most"]), *_range(text, found))
+    if found := _SHORT_ONCE.fullmatch(text):
+        batch = int(found["batch"])
+        return Shortage(int(found["rank"]), 0, batch, batch, once=True)
     raise UsageError(
-        f"an injection must read slow:RANK=FACTORx or jitter:PERCENT%, and may end with "
-        f'@FIRST-LAST, or {faults.FORM} ("{text}")',
+        f"an injection must read slow:RANK=FACTORx, jitter:PERCENT% or oom:RANK>SAMPLES, and may "
+        f'end with @FIRST-LAST, or oom:RANK@BATCH, {faults.FORM} ("{text}")',
         where="--inject",
         hint='for example --inject "slow:1=2x@100-200" or --inject kill:1@50',
     )
@@ -118,12 +127,15 @@ def hooks(
             does not. What was to happen in one batch has happened then.
     """
     slow = [one for one in injections if isinstance(one, Disturbance)]
-    failing = [one for one in injections if not isinstance(one, Disturbance)]
+    short = [one for one in injections if isinstance(one, Shortage)]
+    failing = [one for one in injections if isinstance(one, Fault | RandomFaults)]
     if again:
         random = [one for one in failing if isinstance(one, RandomFaults)]
         # its times begin anew: with the same bits all of its kind would fail after the same time
         failing = [replace(one, seed=one.seed + again * _AGAIN) for one in random]
+        short = [one for one in short if not one.once]
     found = [disturb(slow, rank)] if slow else []
+    found += [scarce(short, rank)] if short else []
     return [*found, faults.Striker(failing, rank, num_ranks)] if failing else found
 
 

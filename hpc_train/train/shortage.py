@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 
 from hpc_train.data import Samples
+from hpc_train.errors import HpcTrainError
 from hpc_train.plan import Work
 from hpc_train.strategies import Learner, Tally
 from hpc_train.tasks import Phase
@@ -47,12 +48,6 @@ def halved(feed: Feed, samples: int) -> Feed | None:
     return replace(feed, micro_batch_size=-(-size // 2)) if size > 1 else None
 
 
-def _largest(parts: Parts, samples: Samples, work: Work) -> int:
-    """Samples of the largest piece that is computed at once, if nothing else cuts it."""
-    claims = parts.strategy.claims
-    return len(samples.ids) if claims is None else max(work.size, claims.largest)
-
-
 def compute_in_memory(
     parts: Parts, task: Phase, learner: Learner, samples: Samples, work: Work
 ) -> Tally:
@@ -61,8 +56,9 @@ def compute_in_memory(
     They stay so for the rest of the run.
 
     Raises:
-        Exception: whatever `compute` raises, also if a single sample does not fit, and where the
-            layers of all ranks meet inside the step, which cannot be repeated by one of them.
+        HpcTrainError: if a single sample does not fit; or a share, where the layers of all ranks
+            meet inside the step, which cannot be repeated by one of them.
+        Exception: whatever else `compute` raises.
     """
     while True:
         if parts.graphs is not None:  # what is recorded adds to where all gradients always lie
@@ -70,11 +66,11 @@ def compute_in_memory(
         try:
             return compute(parts, task, samples, work)
         except Exception as error:
-            feed = None
-            if is_shortage(error) and not parts.techniques.needs_everyone:
-                feed = halved(parts.feed, _largest(parts, samples, work))
-            if feed is None:
+            if not is_shortage(error):
                 raise
+            feed = halved(parts.feed, _largest(parts, samples, work))
+            if feed is None or parts.techniques.needs_everyone:
+                raise _refused(parts, work, error) from error
         # here the failed attempt's activations are gone
         parts.strategy.begin_again(learner)
         if parts.graphs is not None:
@@ -87,3 +83,28 @@ def compute_in_memory(
             work.batch.number,
             feed.micro_batch_size,
         )
+
+
+def _largest(parts: Parts, samples: Samples, work: Work) -> int:
+    """Samples of the largest piece that is computed at once, if nothing else cuts it."""
+    claims = parts.strategy.claims
+    return len(samples.ids) if claims is None else max(work.size, claims.largest)
+
+
+def _refused(parts: Parts, work: Work, error: Exception) -> HpcTrainError:
+    """What is said where a micro-batch cannot be halved."""
+    told = (str(error).splitlines() or [type(error).__name__])[0]
+    if parts.techniques.needs_everyone:
+        return HpcTrainError(
+            "layers that meet inside a step need memory for a rank's whole share at once "
+            f"(samples: {work.size}, batch: {work.batch.number}; {told})",
+            where="model.sync_batchnorm",
+            hint="lower data.batch_size, train on more ranks, or leave model.sync_batchnorm out",
+        )
+    return HpcTrainError(
+        "there must be memory for forward and backward of a single sample "
+        f"(samples: 1, batch: {work.batch.number}; {told})",
+        where=f"device {parts.device}",
+        hint='set device.activation_checkpointing = "auto" or precision.autocast = "bfloat16", '
+        "or use a smaller model or a device with more memory",
+    )

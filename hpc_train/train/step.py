@@ -23,7 +23,7 @@ def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
     """
     sums, number, claims = Sums(), work.batch.number, parts.strategy.claims
     own = (0, len(samples.ids) if claims is None else work.size)
-    with phase("compute", batch=number):
+    with phase("compute", batch=number, samples=_at_once(parts, own)):
         _add(parts, task, samples, work, sums, own)
         if claims is None:
             tally = sums.tally()
@@ -32,7 +32,7 @@ def compute(parts: Parts, task: Phase, samples: Samples, work: Work) -> Tally:
         _wait(parts.device)
     done = [own]
     for piece in claims.pieces(work):
-        with phase("compute", batch=number):
+        with phase("compute", batch=number, samples=_at_once(parts, piece)):
             _add(parts, task, samples, work, sums, piece)
             _wait(parts.device)
         done.append(piece)
@@ -69,6 +69,12 @@ def _add(
             parts.strategy.release(task.name)
         found = act(batch) if parts.graphs is None else parts.graphs.run(task.name, batch, act)
         sums.add(found, len(batch))
+
+
+def _at_once(parts: Parts, piece: tuple[int, int]) -> int:
+    """How many samples of a piece are on the device at once."""
+    count = piece[1] - piece[0]
+    return min(parts.feed.micro_batch_size or count, count)
 
 
 def _wait(device: torch.device) -> None:

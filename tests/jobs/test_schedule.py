@@ -3,6 +3,7 @@
 import json
 
 from tests.jobs.processes import Job, cli, hpc_train, mpirun
+from tests.jobs.test_run import assert_same_weights, steps
 
 STEADY = ["run.epochs=12", "run.evaluate=never", "checkpoint.every=never", "data.batch_size=40"]
 
@@ -39,3 +40,28 @@ def test_disturbing_a_rank_that_does_not_exist_is_a_mistake(config, tmp_path):
     assert ended.code == 2, ended
     assert ended.err.count(line) == 1, ended
     assert not (tmp_path / "b").exists()
+
+
+def test_a_rank_without_memory_ends_where_it_would_have_ended(config, tmp_path):
+    few = [config, "run.epochs=1", "run.evaluate=never", "-n", 2]
+    ended = hpc_train("run", *few, "run.dir=a", cwd=tmp_path)
+    assert ended.code == 0, ended
+    scarce = ["--inject", "oom:1>3", "--inject", "oom:0@4", "schedule.policy=dynamic"]
+    ended = hpc_train("run", *few, "run.dir=b", *scarce, cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert_same_weights(tmp_path / "b", tmp_path / "a")
+    assert steps(tmp_path / "b") == steps(tmp_path / "a")
+    told = (tmp_path / "b" / "logs" / "rank-0001.log").read_text()
+    assert "no memory for a micro-batch: from batch 0 on it has 2 samples at most" in told
+    told = (tmp_path / "b" / "logs" / "rank-0000.log").read_text()
+    assert told.count("no memory for a micro-batch: from batch 4 on") == 1
+
+
+def test_a_sample_without_memory_ends_the_run_with_one_line(config, tmp_path):
+    ended = hpc_train("run", config, "run.dir=a", "--inject", "oom:1>0@3-9", "-n", 2, cwd=tmp_path)
+    assert ended.code == 1, ended
+    lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, ended
+    assert "there must be memory for forward and backward of a single sample" in lines[0]
+    assert "rank 1 on " in lines[0], ended
+    assert "(samples: 1, batch: 3; out of memory" in lines[0], ended

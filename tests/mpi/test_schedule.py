@@ -10,6 +10,7 @@ from mpi4py import MPI
 from hpc_train.plan import Plan
 from hpc_train.schedule import POLICIES, Scheduler
 from hpc_train.train import step as step_module
+from hpc_train.world import RankError
 from tests.mpi.agree import agree, agree_raises
 from tests.mpi.runs import distance, shared_dir, train
 
@@ -84,12 +85,15 @@ def test_a_rank_without_memory_goes_on_in_smaller_parts(strategy, tmp_path, monk
     folder = shared_dir(tmp_path)
     same = {"schedule": {"policy": "static"}, "strategy": {"name": strategy}, **DOUBLE}
     fixed = train(SIZE, folder / "fixed", model="digits-cnn", **same)
-    plain, refused = step_module.losses_of, []
+    plain, refused, calls = step_module.losses_of, [], []
 
     def scarce(phase, model, batch):
-        if MPI.COMM_WORLD.rank == SIZE - 1 and len(batch) > 5:
-            refused.append(len(batch))
-            raise torch.OutOfMemoryError("CUDA out of memory")
+        """Short of memory for large parts, and at last in a later part of a share."""
+        if MPI.COMM_WORLD.rank == SIZE - 1:
+            calls.append(len(batch))
+            if len(batch) > 5 or (len(batch) > 2 and calls[-3:-1] == [len(batch)] * 2):
+                refused.append(len(batch))
+                raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(phase, model, batch)
 
     monkeypatch.setattr(step_module, "losses_of", scarce)
@@ -106,4 +110,5 @@ def test_a_sample_that_does_not_fit_ends_the_run_on_all_ranks(tmp_path, monkeypa
 
     if MPI.COMM_WORLD.rank == SIZE - 1:
         monkeypatch.setattr(step_module, "losses_of", nothing)
-    agree_raises(Exception, lambda: train(SIZE, folder / "none"))
+    error = agree_raises(RankError, lambda: train(SIZE, folder / "none"))
+    agree("memory for forward and backward of a single sample" in str(error), error)

@@ -4,7 +4,8 @@ import pytest
 
 from hpc_train.errors import UsageError
 from hpc_train.record import Stopwatch, listening, phase
-from hpc_train.recovery import Disturbance, check_ranks, disturb, parse
+from hpc_train.recovery import Disturbance, check_ranks, disturb, hooks, parse
+from hpc_train.recovery.scarce import Shortage
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,9 @@ from hpc_train.recovery import Disturbance, check_ranks, disturb, parse
         ("slow:1=2.5x@100-200", Disturbance(1, 2.5, 0.0, 100, 200)),
         ("jitter:10%", Disturbance(None, 1.0, 0.1)),
         ("jitter:10%@5-5", Disturbance(None, 1.0, 0.1, 5, 5)),
+        ("oom:1>32", Shortage(1, 32)),
+        ("oom:0>4@5-9", Shortage(0, 4, 5, 9)),
+        ("oom:1@20", Shortage(1, 0, 20, 20, once=True)),
     ],
 )
 def test_what_can_be_asked_for(text, expected):
@@ -23,7 +27,10 @@ def test_what_can_be_asked_for(text, expected):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slow:2=3", "must read slow:RANK=FACTORx or jitter:PERCENT%"),
+        ("slow:2=3", "must read slow:RANK=FACTORx, jitter:PERCENT% or oom:RANK>SAMPLES"),
+        ("oom:1", "must read"),
+        ("oom:any@30s", "must read"),
+        ("oom:1>8@9-3", "must not end before it begins"),
         ("slow:a=3x", "must read"),
         ("fast:1=2x", "must read"),
         ("jitter:10", "must read"),
@@ -80,3 +87,28 @@ def test_a_watch_hung_up_earlier_sees_the_sleep_as_computing():
         with phase("compute", batch=1):
             sum(range(5000))
     assert plain > 0.005
+
+
+def refused(hook, batch, samples):
+    """Whether there is no memory for a phase of computing."""
+    try:
+        with listening(hook), phase("compute", batch=batch, samples=samples):
+            return False
+    except MemoryError:
+        return True
+
+
+def test_memory_runs_short_for_what_is_too_large_on_the_named_rank():
+    (hook,) = hooks([parse("oom:1>8@5-6")], 1, 2)
+    found = [refused(hook, batch, n) for batch, n in ((4, 9), (5, 8), (5, 9), (6, 9), (7, 9))]
+    assert found == [False, False, True, True, False]
+    (other,) = hooks([parse("oom:1>8")], 0, 2)
+    assert not refused(other, 5, 9)
+    with listening(hook), phase("compute", batch=5), phase("update", batch=5, samples=9):
+        pass  # neither what adds up nor what updates
+
+
+def test_memory_that_runs_short_once_is_there_again_and_for_a_replacement_at_once():
+    (hook,) = hooks([parse("oom:1@20")], 1, 2)
+    assert [refused(hook, batch, 1) for batch in (19, 20, 20, 21)] == [False, True, False, False]
+    assert hooks([parse("oom:1@20")], 1, 2, again=1) == []
