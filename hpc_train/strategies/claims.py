@@ -38,6 +38,7 @@ class Claims:
         self._number_of = 0
         nothing = (0,) * comm.world.size
         self._cut = Cut(nothing, nothing, (0,))
+        self._least = 1
         self._taken: list[int] = []
         self._is_over = True
         self._seconds = 0.0
@@ -59,7 +60,9 @@ class Claims:
         """
         claimed = sum(self._size(number) for number in self._taken)
         self._before = self._cut.owned[self._rank], claimed, self._seconds
-        self._cut = self._reserve.cut(shares)
+        cut = self._reserve.cut(shares)
+        if cut is not self._cut:
+            self._cut, self._least = cut, cut.least_left(self._rank)
         self._taken, self._is_over, self._seconds = [], False, 0.0
         self._number_of += 1
         self._counter.begin(self._number_of)
@@ -119,8 +122,7 @@ class Claims:
 
     def _ask(self, total: int) -> int | None:
         with phase("communication", operation="claim"):
-            least = self._cut.least_left(self._rank)
-            number = self._counter.take(self._number_of, total, least)
+            number = self._counter.take(self._number_of, total, self._least)
         self._is_over = number is None
         return number
 

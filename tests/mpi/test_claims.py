@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.mpi(min_size=2)]
 
 SIZE, RANK = MPI.COMM_WORLD.size, MPI.COMM_WORLD.rank
 DYNAMIC = {"schedule": {"policy": "dynamic"}, "precision": {"dtype": "float64"}}
-STATIC = {"precision": {"dtype": "float64"}}
+STATIC = {"schedule": {"policy": "static"}, "precision": {"dtype": "float64"}}
 SHORT = {"run": {"steps": 25}}  # beyond the end of an epoch
 WAYS = ["memory", "thread", "alone"]
 
