@@ -22,6 +22,9 @@ STATIC = {"schedule": {"policy": "static"}, "precision": {"dtype": "float64"}}
 SHORT = {"run": {"steps": 25}}  # beyond the end of an epoch
 WAYS = ["memory", "thread", "alone"]
 
+# each of these trains several times: once is enough
+three = pytest.mark.skipif(SIZE != 3, reason="needs three ranks")
+
 
 def let_ranks_meet(monkeypatch, way):
     """In the memory of one node; or on nodes that are made up, with or without a thread."""
@@ -87,7 +90,7 @@ def steps(folder):
     return MPI.COMM_WORLD.bcast(found)
 
 
-@pytest.mark.mpi(min_size=3)
+@three
 def test_whoever_computes_what_the_weights_are_the_same(tmp_path, monkeypatch):
     folder = shared_dir(tmp_path)
     fixed = train(SIZE, folder / "fixed", **SHORT, **STATIC)
@@ -110,7 +113,7 @@ def test_whoever_computes_what_the_weights_are_the_same(tmp_path, monkeypatch):
         agree(sum(row["share"] for row in rows) == pytest.approx(1.0), rows)
 
 
-@pytest.mark.mpi(min_size=3)
+@three
 def test_two_players_mixed_samples_and_dropout_are_the_same(tmp_path, monkeypatch):
     folder = shared_dir(tmp_path)
     gan = {
@@ -133,7 +136,7 @@ def test_two_players_mixed_samples_and_dropout_are_the_same(tmp_path, monkeypatc
         agree(distance(found[0], fixed[0]) < 1e-10, (name, distance(found[0], fixed[0])))
 
 
-@pytest.mark.mpi(min_size=3)
+@three
 def test_resumed_among_claims_equals_uninterrupted(tmp_path, monkeypatch):
     folder = shared_dir(tmp_path)
     whole = train(SIZE, folder / "whole", **SHORT, **STATIC)
