@@ -2,13 +2,16 @@
 
 main thread     pull   compute   push   pull ...      works, or hands out ranges
 this thread     adds what is pushed, follows orders, sends the slice to those that pull
+
+One transfer at a time fills the card of a server, if the other end gives it all of its own. So two
+servers do not take pushes of the same rank first: each begins at another one.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +39,8 @@ class Desk:
         requests, replies: letters from those that work and from rank 0, and to those that work.
         tell: called with what rank 0 shall know.
         seconds: how long an order of rank 0 may take.
+        first: the rank that is served before others if several wait; then those after it.
+        num_ranks: how many there are.
     """
 
     def __init__(
@@ -45,16 +50,21 @@ class Desk:
         replies: Post,
         tell: Callable[[Json], None],
         seconds: float,
+        *,
+        first: int,
+        num_ranks: int,
     ) -> None:
         self.keeper = keeper
         self._requests = requests.watched(self._stay)
         self._replies = replies.watched(self._stay)
         self._tell = tell
         self._seconds = seconds
+        self._first, self._num_ranks = first, num_ranks
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._crash: Exception | None = None
+        self._pushes: dict[int, Json] = {}  # whose gradient is on its way
         self._pulls: dict[int, int] = {}  # who wants the weights, and of which version at least
         self._hosts = [torch.empty_like(one, device="cpu") for one in keeper.weights]
 
@@ -62,6 +72,7 @@ class Desk:
         """Serve from now on the weights that this rank has."""
         self.keeper.begin()
         self._pulls.clear()
+        self._pushes.clear()
         self._stop.clear()
         self._thread = threading.Thread(target=self._serve, name="slice server", daemon=True)
         self._thread.start()
@@ -127,8 +138,8 @@ class Desk:
         try:
             with torch.no_grad():
                 while not self._stop.is_set():
-                    read, answered = self._read(), self._answer()
-                    if not (read or answered):
+                    read, taken, answered = self._read(), self._take_in(), self._answer()
+                    if not (read or taken or answered):
                         time.sleep(_NAP_SECONDS)
         except _Left:
             return
@@ -138,30 +149,43 @@ class Desk:
                 self._changed.notify_all()
 
     def _read(self) -> bool:
-        """Take in one letter; false if there is none."""
-        letter = self._requests.poll()
-        if letter is None:
+        """Hear what all want; false if there is nothing new."""
+        found = False
+        while (letter := self._requests.poll()) is not None:
+            found = True
+            rank, header = letter
+            if header["kind"] == "push":
+                self._pushes[rank] = header
+            elif header["kind"] == "pull":
+                self._pulls[rank] = header["version"]
+            else:
+                with self._changed:
+                    for order in heard(header["orders"]):
+                        self.keeper.follow(order)
+                    self._changed.notify_all()
+        return found
+
+    def _take_in(self) -> bool:
+        """Receive one gradient; false if there is none."""
+        rank = self._next(self._pushes)
+        if rank is None:
             return False
-        rank, header = letter
-        if header["kind"] == "push":
-            self._requests.receive(rank, arrays(self._hosts))
-            self.add(header["batch"], header["samples"], header["num_samples"], self._hosts)
-        elif header["kind"] == "pull":
-            self._pulls[rank] = header["version"]
-        else:
-            with self._changed:
-                for order in heard(header["orders"]):
-                    self.keeper.follow(order)
-                self._changed.notify_all()
+        header = self._pushes.pop(rank)
+        self._requests.receive(rank, arrays(self._hosts))
+        self.add(header["batch"], header["samples"], header["num_samples"], self._hosts)
         return True
 
     def _answer(self) -> bool:
         """Send the slice to one of those that want it as it is now; false if there is none."""
         version = self.keeper.version
-        rank = next((rank for rank, least in self._pulls.items() if least <= version), None)
+        rank = self._next([rank for rank, least in self._pulls.items() if least <= version])
         if rank is None:
             return False
         del self._pulls[rank]
         told = np.array([version])
         self._replies.send_all({rank: (None, [told, *arrays(self.keeper.weights)])})
         return True
+
+    def _next(self, ranks: Collection[int]) -> int | None:
+        """Who of them is served next."""
+        return min(ranks, key=lambda rank: (rank - self._first) % self._num_ranks, default=None)

@@ -50,8 +50,15 @@ class Pool:
         self._desk: Desk | None = None
         if self.rank < num_servers:
             keeper = Keeper(learner, shares[self.rank])
+            size = comm.world.size
             self._desk = Desk(
-                keeper, requests, replies, lambda header: ledger.send(0, header), seconds
+                keeper,
+                requests,
+                replies,
+                lambda header: ledger.send(0, header),
+                seconds,
+                first=self.rank * size // num_servers,
+                num_ranks=size,
             )
         watched = [post.watched(self.check) for post in (requests, replies)]
         self.orders = Orders(num_servers, watched[0]) if self.rank == 0 else None
