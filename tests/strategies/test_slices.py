@@ -11,8 +11,10 @@ from torch import nn
 from hpc_train.optim import Settings
 from hpc_train.optim.groups import Grouping
 from hpc_train.strategies import Learner
+from hpc_train.strategies.parameter_server.desk import Desk
 from hpc_train.strategies.parameter_server.keeper import Keeper, Order
-from hpc_train.strategies.parameter_server.orders import Orders, heard, told
+from hpc_train.strategies.parameter_server.orders import Orders, heard
+from hpc_train.strategies.parameter_server.orders import told as told_orders
 from hpc_train.strategies.parameter_server.pool import shares_of
 from hpc_train.strategies.parameter_server.slicing import cut, num_servers
 from hpc_train.strategies.parameter_server.whole import Whole
@@ -86,11 +88,65 @@ def test_updates_of_slices_are_the_update_of_the_whole(optimizer, count):
             orders.update(number, 0.5, 0.8)
         orders.send()
         for keeper in keepers:
-            for order in heard(told(orders.after(keeper.version))):
+            for order in heard(told_orders(orders.after(keeper.version))):
                 keeper.follow(order)
     for number, arena in enumerate(learner.arenas):
         found = torch.cat([keeper.weights[number] for keeper in keepers])
         torch.testing.assert_close(found, arena.data, rtol=1e-12, atol=1e-12)
+
+
+class _Letters:
+    """A post whose letters have all come, and which keeps what is sent."""
+
+    def __init__(self, letters):
+        self.headers = [(rank, header) for rank, header, _ in letters]
+        self.arrays = [(rank, values) for rank, _, values in letters if values is not None]
+        self.taken, self.sent = [], []
+
+    def watched(self, watch):
+        return self
+
+    def poll(self):
+        return self.headers.pop(0) if self.headers else None
+
+    def receive_all(self, arrays):
+        raise AssertionError("one at a time")
+
+    def receive(self, source, arrays):
+        self.taken.append(source)
+        place = next(i for i, (rank, _) in enumerate(self.arrays) if rank == source)
+        for array in arrays:
+            array.fill(self.arrays[place][1])
+        del self.arrays[place]
+
+    def send_all(self, letters):
+        self.sent += [*letters]
+
+
+def test_a_server_takes_in_all_pushes_and_begins_at_its_own_rank():
+    def push(rank, batch, samples, value):
+        header = {"kind": "push", "batch": batch, "samples": samples, "num_samples": 8}
+        return rank, header, value
+
+    # rank 1 is three pushes ahead, as a rank is whose gradients are small
+    letters = [push(1, 0, 4, 1.0), push(1, 1, 4, 2.0), push(1, 2, 8, 3.0), push(0, 0, 4, 10.0)]
+    letters += [(1, {"kind": "pull", "version": 1}, None), push(2, 1, 4, 20.0)]
+    told, requests, replies = [], _Letters(letters), _Letters([])
+    learner = _learner("sgd", torch.float64)
+    keeper = Keeper(learner, shares_of(learner, 2)[1])
+    keeper.begin()
+    desk = Desk(keeper, requests, replies, told.append, 1.0, first=2, num_ranks=3)
+    while desk.turn():
+        pass
+    assert requests.taken == [2, 0, 1, 1, 1]
+    size = sum(len(one) for one in keeper.weights) ** 0.5
+    expected = {0: 11.0 * size, 1: 22.0 * size, 2: 3.0 * size}
+    assert {one["batch"]: one["norm"] for one in told} == pytest.approx(expected)
+    assert replies.sent == []  # it wants weights after an update
+    order = told_orders([Order(0, 0.1, 1.0)])
+    requests.headers.append((0, {"kind": "orders", "orders": order}))
+    assert desk.turn()
+    assert replies.sent == [1]
 
 
 def test_orders_are_kept_until_all_servers_have_followed_them():

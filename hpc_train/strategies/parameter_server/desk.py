@@ -64,7 +64,9 @@ class Desk:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._crash: Exception | None = None
-        self._pushes: dict[int, Json] = {}  # whose gradient is on its way
+        # whose gradients are on their way; small ones leave their rank before the ones before them
+        # are taken in, so there may be several of one rank, in its order
+        self._pushes: list[tuple[int, Json]] = []
         self._pulls: dict[int, int] = {}  # who wants the weights, and of which version at least
         self._hosts = [torch.empty_like(one, device="cpu") for one in keeper.weights]
 
@@ -138,8 +140,7 @@ class Desk:
         try:
             with torch.no_grad():
                 while not self._stop.is_set():
-                    read, taken, answered = self._read(), self._take_in(), self._answer()
-                    if not (read or taken or answered):
+                    if not self.turn():
                         time.sleep(_NAP_SECONDS)
         except _Left:
             return
@@ -148,6 +149,14 @@ class Desk:
                 self._crash = error
                 self._changed.notify_all()
 
+    def turn(self) -> bool:
+        """Do what can be done without waiting for anybody's next letter; false if that is nothing.
+
+        For the thread alone.
+        """
+        read, taken, answered = self._read(), self._take_in(), self._answer()
+        return read or taken or answered
+
     def _read(self) -> bool:
         """Hear what all want; false if there is nothing new."""
         found = False
@@ -155,7 +164,7 @@ class Desk:
             found = True
             rank, header = letter
             if header["kind"] == "push":
-                self._pushes[rank] = header
+                self._pushes.append((rank, header))
             elif header["kind"] == "pull":
                 self._pulls[rank] = header["version"]
             else:
@@ -167,10 +176,11 @@ class Desk:
 
     def _take_in(self) -> bool:
         """Receive one gradient; false if there is none."""
-        rank = self._next(self._pushes)
+        rank = self._next([rank for rank, _ in self._pushes])
         if rank is None:
             return False
-        header = self._pushes.pop(rank)
+        place = next(place for place, (other, _) in enumerate(self._pushes) if other == rank)
+        _, header = self._pushes.pop(place)
         self._requests.receive(rank, arrays(self._hosts))
         self.add(header["batch"], header["samples"], header["num_samples"], self._hosts)
         return True
