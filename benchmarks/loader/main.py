@@ -26,6 +26,7 @@ from hpc_train.plan import Course, Plan
 RESULTS = Path(__file__).parent / "results"
 SAMPLE_BYTES = 12288
 COLD_SAMPLES = 200_000  # three windows
+FIRST_STEPS = 20
 # name -> how the same kind of samples is stored: one of 12 KiB, 85 in a chunk
 STORED = {
     "contiguous": {},
@@ -132,21 +133,32 @@ def epoch_bytes(dataset, order, counts, rank, cache_bytes):
 
 
 def waiting(folder, rounds, share=0.8):
-    """Part of a step spent in `get`, when the trainer consumes at `share` of the loader's rate."""
+    """Part of a step spent in `get`, when the trainer consumes at `share` of the loader's rate.
+
+    Without the first steps, before which no batch can lie ready and buffers are made; and with
+    them.
+    """
     found = {}
     for name in STORED:
-        workload = make_workload(Settings(str(folder / f"{name}.h5")))
-        steps, parts = [], []
+        epochs = 1 if name == "gzip" else 10  # later its blocks would lie in our cache
+        workload = make_workload(Settings(str(folder / f"{name}.h5"), epochs=epochs))
+        steps, parts, whole = [], [], []
         for _ in range(rounds):
-            free = sum(epoch_seconds(workload, 0.0)[:2]) / len(workload.works)
-            _, whole, waited = epoch_seconds(workload, free / share)
-            steps.append(free / share)
-            parts.append(waited / whole)
+            begin, gets, seconds = epoch_seconds(workload, 0.0)
+            step = (begin + seconds) / len(workload.works) / share
+            _, gets, seconds = epoch_seconds(workload, step)
+            steps.append(step)
+            whole.append(sum(gets) / seconds)
+            steady = gets[FIRST_STEPS:]
+            parts.append(sum(steady) / (sum(steady) + step * len(steady)))
         found[name] = {
+            "epochs": epochs,
             "step_seconds": harness.summary(steps).to_json(),
             "waiting_share": harness.summary(parts).to_json(),
+            "with_the_first_steps": harness.summary(whole).to_json(),
         }
-        tell(f"{name:<10}  waits {found[name]['waiting_share']['median']:.1%} of a step")
+        told = (found[name][key]["median"] for key in ("waiting_share", "with_the_first_steps"))
+        tell("{:<10}  waits {:.1%} of a step, {:.1%} with the first ones".format(name, *told))
     return found
 
 
@@ -173,11 +185,11 @@ def node(folder, rounds):
 
 
 def epoch_seconds(workload, step_seconds):
-    """Seconds until an epoch's first batch, of the rest, and of the rest those spent in `get`.
+    """Seconds until the first batch, those spent in each `get` after it, and all after it.
 
     Each step takes `step_seconds` by the clock: the trainer sleeps, as if a device computed.
     """
-    waited = 0.0
+    gets = []
     with Loader(workload.dataset, workload.order, workload.fields) as loader:
         begun = time.perf_counter()
         loader.follow(iter(workload.works))
@@ -187,10 +199,10 @@ def epoch_seconds(workload, step_seconds):
             asked = time.perf_counter()
             loader.get(work)
             got = time.perf_counter()
-            waited += got - asked
+            gets.append(got - asked)
             due = max(due, got) + step_seconds
             time.sleep(max(0.0, due - time.perf_counter()))
-        return started - begun, time.perf_counter() - started, waited
+        return started - begun, gets, time.perf_counter() - started
 
 
 def order_at_scale(rounds=20):
