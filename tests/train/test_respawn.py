@@ -115,7 +115,7 @@ def parts(strategy=AllReduce, shrink=True, **comm):
     recovery = SimpleNamespace(respawn=True, shrink=shrink)
     names = SimpleNamespace(recovery=recovery, strategy=SimpleNamespace(name="s"))
     made_strategy = strategy.__new__(strategy)
-    made_strategy.plan = None
+    made_strategy.plan = made_strategy.claims = None
     return SimpleNamespace(config=names, comm=made, strategy=made_strategy)
 
 
