@@ -18,7 +18,7 @@ class Block(NamedTuple):
     """The rows of a block, by field; fields that need no blocks are not in it.
 
     Attributes:
-        num_bytes: what it counts in the budget: also pages of a map, which it keeps in memory.
+        num_bytes: what it counts in the budget.
         roots: for each field the memory that it is a part of, shape (bytes,), and where it begins.
     """
 

@@ -38,6 +38,9 @@ Allocate = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 
 _OPEN_FILES = 64
 _SLOTS_IN_USE = 16  # blocks beside those in the cache: on their way, or being gathered from
+# pages of a mapped file are the system's, which takes them back when it needs memory: of such a
+# block so much counts, and whole windows of it are read ahead
+_MAPPED_PART = 1 / 8
 _DELAYS = (0.05, 0.2, 0.8)  # seconds before a failed read is tried again
 _HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
@@ -81,6 +84,7 @@ class Reader:
         self._loading: dict[Key, Future[Block]] = {}
         self._arenas: dict[str, Arena] = {}
         self._wholes: dict[int, tuple[str, ...]] = {}  # by shard, the fields that need no blocks
+        self._weights: dict[int, float] = {}  # by shard that was opened, what a row counts
         extents = dataset.extents()
         self._ends = np.cumsum([extent.size for extent in extents])
         self._shard = np.array([extent.shard for extent in extents], np.int64)
@@ -120,10 +124,14 @@ class Reader:
         return Request(ids, shard, row, row // self._rows[extent])
 
     def block_bytes(self, key: Key) -> int:
-        """Bytes of a block in memory, over all fields; what is shared takes a whole slot."""
+        """What a block counts in the budget: its bytes in memory, over all fields.
+
+        What is shared takes a whole slot; of pages of a mapped file an eighth counts, as soon as it
+        is known that they are.
+        """
         first, stop = self._range(key)
         if self._shared is None:
-            return (stop - first) * self._row_bytes
+            return int((stop - first) * self._weights.get(key[0], self._row_bytes))
         alone = self._row_bytes - sum(self._shared.row_bytes.values())
         return self._shared.layout.slot_bytes + (stop - first) * alone
 
@@ -180,6 +188,7 @@ class Reader:
         Raises:
             DataError: if it cannot be read.
         """
+        self._weigh(key[0])
         self._block(key)
         first, stop = rows = self._range(key)
         for name in self._fields:
@@ -205,6 +214,15 @@ class Reader:
         for part in request.by_shard():
             for name in self._whole_fields(part.key[0]):
                 self._gather_whole(part, name, targets[name])
+
+    def _weigh(self, shard: int) -> None:
+        """Find out what a row of a shard counts in the budget, once."""
+        if shard not in self._weights:
+            copied = self.copied_fields(shard)
+            self._weights[shard] = sum(
+                info.sample_bytes * (1.0 if name in copied else _MAPPED_PART)
+                for name, info in self._fields.items()
+            )
 
     def close(self) -> None:
         """Close all files and forget all blocks."""

@@ -80,6 +80,26 @@ def test_files_open_when_needed_and_few_stay_open(tmp_path, monkeypatch):
     assert not reader._shards._files
 
 
+@pytest.mark.parametrize(("options", "part"), [({}, 1 / 8), ({"compression": 1}, 1)])
+def test_pages_of_a_mapped_file_count_an_eighth_in_the_budget(tmp_path, options, part):
+    dataset = make_dataset(tmp_path, [4, 4])
+    for number in range(2):
+        with h5py.File(tmp_path / f"shard-{number:05d}.h5", "w") as file:
+            for name, array in rows_of(4 * number, 4 * number + 4).items():
+                chunks = (4, *array.shape[1:])
+                file.create_dataset(name, data=array, chunks=chunks, **options)
+    with_x = 4 * 12
+    reader = Reader(dataset, ["x"], 1000)
+    assert reader.block_bytes((0, 0)) == with_x  # nobody knows yet
+    reader.fetch((0, 0))
+    assert reader.block_bytes((0, 0)) == with_x * part
+    assert reader.block_bytes((1, 0)) == with_x
+    reader.cache.want([(0, 0)])
+    assert not reader.cache.has_room(int(1000 - with_x * part) + 1)
+    assert reader.cache.has_room(int(1000 - with_x * part))
+    reader.close()
+
+
 def test_big_endian_numbers_arrive_in_native_order(tmp_path):
     dataset = make_dataset(tmp_path, [4])
     arrays = rows_of(0, 4)

@@ -77,7 +77,7 @@ class Data(Section):
     cache_bytes: Bytes = Field(
         256 * 2**20,
         examples=["256 MiB"],
-        description="blocks that a rank keeps in memory",
+        description="blocks that a rank keeps in memory; mapped ones count an eighth",
     )
     node_cache: bool | Literal["auto"] = Field(
         "auto", description="ranks of a node share what they decode; auto: if it fits"
