@@ -4,6 +4,7 @@ from itertools import product
 
 import pytest
 import torch
+from hypothesis import example as case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -29,6 +30,7 @@ curves = st.lists(st.floats(0.5, 9.0), min_size=len(RATIOS), max_size=len(RATIOS
     st.lists(st.tuples(curves, st.integers(1, 10_000)), min_size=1, max_size=6),
     st.floats(0.01, 0.98),
 )
+@case([((1.0, 1.0, 1.0, 1.0, 2.0), 1)], 0.5)
 def test_as_much_goes_as_was_asked_for(layers, amount):
     table = scan(*(c for c, _ in layers), sizes=[size for _, size in layers])
     ratios = table.allot(amount)

@@ -74,9 +74,11 @@ class Scan:
             same = list(alike)
             room = sum((stop - start) * self.sizes[name] for _, name, start, stop in same)
             share = min(1.0, left / room)
-            for _, name, start, stop in same if share > 0 else ():
+            for _, name, start, stop in same:
                 ratios[name] = start + share * (stop - start)
-            left -= share * room
+            if share < 1.0:  # what rounding leaves over would give a next piece all before it
+                break
+            left = max(0.0, left - room)
         return ratios
 
     def rows(self, amount: float) -> list[list[str]]:
