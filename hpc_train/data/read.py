@@ -217,12 +217,13 @@ class Reader:
 
     def _weigh(self, shard: int) -> None:
         """Find out what a row of a shard counts in the budget, once."""
-        if shard not in self._weights:
-            copied = self.copied_fields(shard)
-            self._weights[shard] = sum(
-                info.sample_bytes * (1.0 if name in copied else _MAPPED_PART)
-                for name, info in self._fields.items()
-            )
+        if shard in self._weights:
+            return
+        weight = 0.0
+        for name, info in self._fields.items():
+            copies = self._shards.attempt(shard, name, (0, 1), lambda route: route.copies)
+            weight += info.sample_bytes * (1.0 if copies else _MAPPED_PART)
+        self._weights[shard] = weight
 
     def close(self) -> None:
         """Close all files and forget all blocks."""
