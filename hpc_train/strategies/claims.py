@@ -100,7 +100,8 @@ class Claims:
         """Claim no more, and return when the others need no answers any more."""
         if self._number_of and not self._is_over:
             self._ask(0)
-        self._counter.settle()
+        with phase("waiting", operation="claims"):
+            self._counter.settle()
 
     def close(self) -> None:
         """Answer nobody any more; not collective."""

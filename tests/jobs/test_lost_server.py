@@ -101,6 +101,15 @@ def test_ranks_that_hold_no_slice_are_lost_without_loss(calm, blobs, tmp_path):
     assert_same_weights(hurt, calm)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_only_server_that_ranks_suffice_for_has_a_standby(rank, calm, blobs, tmp_path):
+    options = ("-n", 2, *SERVERS[2:], "strategy.server_trains=false", f"--inject=kill:{rank}@17")
+    hurt = train(tmp_path, "hurt", blobs, *options)
+    assert len(lost(hurt)) == 1
+    assert steps(hurt) == steps(calm)
+    assert_same_weights(hurt, calm)
+
+
 def test_a_job_that_loses_a_slice_goes_on_from_its_newest_checkpoint(calm, blobs, tmp_path):
     options = (*SERVERS, "--inject=kill:1@17")
     told = "no rank that is left holds a whole state (lost: rank 1 on "

@@ -164,3 +164,14 @@ def test_orders_are_kept_until_all_servers_have_followed_them():
     assert [order.number for order in orders.after(6)] == [6, 7, 8, 9]
     assert orders.after(9) == [Order(9, 0.5, 1.0)]
     assert orders.after(10) == []
+
+
+def test_letters_of_a_server_that_overtake_each_other_lose_no_order():
+    post = _Silent()
+    orders = Orders(1, post)
+    for number, version in enumerate((0, 1, 2, 1, 3, 2)):
+        orders.hear(0, {"batch": number, "norm": 1.0, "version": version})
+        orders.update(number, 0.5, 1.0)
+        orders.send()
+    assert len(post.sent) == 6
+    assert orders.after(5) == [Order(5, 0.5, 1.0)]

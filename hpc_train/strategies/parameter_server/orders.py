@@ -43,7 +43,8 @@ class Orders:
     def hear(self, server: int, header: Json) -> None:
         """A server has the sum of a batch."""
         self._norms.setdefault(header["batch"], {})[server] = header["norm"]
-        self._versions[server] = header["version"]
+        # letters of a server's two threads may overtake each other
+        self._versions[server] = max(self._versions[server], header["version"])
 
     def norm(self, number: int) -> float | None:
         """See `Weights`."""

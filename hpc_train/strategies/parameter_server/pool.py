@@ -113,8 +113,12 @@ def reunite(comm: Comm, learner: Learner, pool: Pool | None, *, apart: bool) -> 
     ranks = [tuple(one) for one in comm.gather(mine)]
     if not any(one[0] for one in ranks):
         return True
+    if keeper is not None and not apart:  # it has not opened since: others were quicker
+        keeper.begin()
     places = {rank: place for place, (_, rank, version) in enumerate(ranks) if version >= 0}
     count = comm.broadcast(pool.num_servers if pool else 0)
+    if not count and not places:  # one server is left, which has all of it, or its standby has
+        return True
     if places.keys() != set(range(count)):
         return False
     least = min(version for _, _, version in ranks if version >= 0)
