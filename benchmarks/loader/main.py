@@ -19,6 +19,8 @@ from hpc_train.bench.loader.settings import Settings, make_workload
 from hpc_train.bench.loader.study import study
 from hpc_train.data import Loader, make_order, open_dataset
 from hpc_train.data.blocks import Blocks, Extent
+from hpc_train.data.digest import delivered_hash
+from hpc_train.data.loader import batch_memory
 from hpc_train.launch import command, find
 from hpc_train.launch.machine import this_machine
 from hpc_train.plan import Course, Plan
@@ -205,6 +207,43 @@ def epoch_seconds(workload, step_seconds):
         return started - begun, gets, time.perf_counter() - started
 
 
+def copying(rounds, seconds=1.0, count=20000):
+    """What the machine allows: threads that copy random batches from memory, and hash them or not.
+
+    GB/s by number of threads; each has a ring of four buffers in huge pages, as the loader has.
+    """
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (count, SAMPLE_BYTES), dtype=np.uint8)
+
+    def work(seed, stop, hashes, done):
+        ring = [batch_memory((256, SAMPLE_BYTES), np.dtype(np.uint8)) for _ in range(4)]
+        ids = np.random.default_rng(seed)
+        while time.perf_counter() < stop:
+            wanted, batch = ids.integers(0, count, 256), ring[done[seed] % 4]
+            np.take(data, wanted, axis=0, out=batch, mode="clip")
+            if hashes:
+                delivered_hash(wanted, {"x": batch})
+            done[seed] += 1
+
+    sides = {(n, hashes): [] for hashes in (False, True) for n in (1, 2)}
+    for _, (number, hashes) in harness.alternate(list(sides), rounds):
+        begun, done = time.perf_counter(), [0] * number
+        given = (begun + seconds, hashes, done)
+        threads = [threading.Thread(target=work, args=(n, *given)) for n in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        gigabytes = sum(done) * 256 * SAMPLE_BYTES / 1e9
+        sides[number, hashes].append(gigabytes / (time.perf_counter() - begun))
+    found = {}
+    for (number, hashes), rates in sides.items():
+        name = f"{number} threads that copy{' and hash' if hashes else ''}"
+        found[name] = harness.summary(rates).to_json()
+        tell(f"{name}: {found[name]['median']:.1f} GB/s")
+    return found
+
+
 def order_at_scale(rounds=20):
     """10^9 samples in 10^7 blocks on 10^5 ranks: seconds for a rank's samples of a step."""
     blocks = Blocks([Extent(shard, 0, 10**6, 100) for shard in range(1000)])
@@ -269,6 +308,7 @@ PARTS = {
     "amplification": lambda folder, given: amplification(folder),
     "order_at_scale": lambda folder, given: order_at_scale(),
     "memory": lambda folder, given: memory(folder),
+    "copying": lambda folder, given: copying(given.rounds),
     "node": lambda folder, given: node(folder, given.rounds),
     "cold": lambda folder, given: cold(folder, given.rounds),
 }
