@@ -146,7 +146,7 @@ def waiting(folder, rounds, share=0.8):
         workload = make_workload(Settings(str(folder / f"{name}.h5"), epochs=epochs))
         steps, parts, whole = [], [], []
         for _ in range(rounds):
-            begin, gets, seconds = epoch_seconds(workload, 0.0)
+            begin, _, seconds = epoch_seconds(workload, 0.0)
             step = (begin + seconds) / len(workload.works) / share
             _, gets, seconds = epoch_seconds(workload, step)
             steps.append(step)

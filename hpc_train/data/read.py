@@ -155,13 +155,16 @@ class Reader:
     def copied_fields(self, shard: int) -> tuple[str, ...]:
         """The fields whose blocks are copies, and no views of a mapped file; none if unreadable."""
         try:
-            return tuple(
-                name
-                for name in self._fields
-                if self._shards.attempt(shard, name, (0, 1), lambda route: route.copies)
-            )
+            return self._copied(shard)
         except DataError:
             return ()  # the error arrives where the samples are wanted
+
+    def _copied(self, shard: int) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name in self._fields
+            if self._shards.attempt(shard, name, (0, 1), lambda route: route.copies)
+        )
 
     def check(self, shard: int) -> None:
         """Check that the fields of a shard can be opened.
@@ -217,13 +220,12 @@ class Reader:
 
     def _weigh(self, shard: int) -> None:
         """Find out what a row of a shard counts in the budget, once."""
-        if shard in self._weights:
-            return
-        weight = 0.0
-        for name, info in self._fields.items():
-            copies = self._shards.attempt(shard, name, (0, 1), lambda route: route.copies)
-            weight += info.sample_bytes * (1.0 if copies else _MAPPED_PART)
-        self._weights[shard] = weight
+        if shard not in self._weights:
+            copied = self._copied(shard)
+            self._weights[shard] = sum(
+                info.sample_bytes * (1.0 if name in copied else _MAPPED_PART)
+                for name, info in self._fields.items()
+            )
 
     def close(self) -> None:
         """Close all files and forget all blocks."""

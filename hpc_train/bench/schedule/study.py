@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpc_train.bench.schedule.ranks import Ranks
+from hpc_train.config.schema.ranks import Schedule
 from hpc_train.schedule import (
     POLICIES,
     Reserve,
@@ -19,7 +20,6 @@ from hpc_train.schedule import (
 )
 
 IDEAL = "ideal"
-RESERVE = 0.2  # of each batch, with the dynamic policy
 
 
 def study(ranks: Ranks, quantum: int = 1) -> dict[str, Any]:
@@ -37,7 +37,9 @@ def study(ranks: Ranks, quantum: int = 1) -> dict[str, Any]:
     sides = {IDEAL: _ideal(ranks)}
     for name, policy in POLICIES.items():
         situation = Situation.unknown(ranks.batch_size, ranks.num_ranks, quantum=quantum)
-        reserve = Reserve(RESERVE) if policy.reserves and ranks.num_ranks > 1 else None
+        reserve = (
+            Reserve(Schedule().reserve_share) if policy.reserves and ranks.num_ranks > 1 else None
+        )
         scheduler = Scheduler(policy, situation, ranks.num_steps, reserve)
         steps = replay(scheduler, ranks.seconds, ranks.num_steps)
         sides[name] = {
