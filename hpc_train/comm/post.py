@@ -69,13 +69,13 @@ class Post:
 
     def send_all(self, letters: Mapping[int, tuple[Json, Sequence[NDArray[Any]]]]) -> None:
         """Send letters to several ranks at once, as `send` does; a header of None is left out."""
-        requests = {}
+        requests: dict[int, list[MPI.Request]] = {}
         for to, (header, arrays) in letters.items():
-            text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-            operation("send", text.nbytes + sum(array.nbytes for array in arrays), to)
-            begun = [] if header is None else [self._communicator.Isend(text, to, _HEADER)]
-            begun += [self._communicator.Isend(p, to, _ARRAYS) for p in _pieces(arrays)]
-            requests[to] = begun
+            parts = [(piece, _ARRAYS) for piece in _pieces(arrays)]
+            if header is not None:
+                parts.insert(0, (np.frombuffer(json.dumps(header).encode(), np.uint8), _HEADER))
+            operation("send", sum(part.nbytes for part, _ in parts), to)
+            requests[to] = [self._communicator.Isend(part, to, tag) for part, tag in parts]
         self._finish(requests, "receive")
 
     def poll(self) -> tuple[int, Json] | None:

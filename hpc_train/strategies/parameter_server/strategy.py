@@ -49,13 +49,11 @@ from hpc_train.strategies.parameter_server.pool import Pool, reunite
 from hpc_train.strategies.parameter_server.server import Commit, Server
 from hpc_train.strategies.parameter_server.slicing import num_servers
 from hpc_train.strategies.parameter_server.whole import Whole
-from hpc_train.strategies.parameter_server.worker import Worker
+from hpc_train.strategies.parameter_server.worker import PATIENCE, Worker
 from hpc_train.strategies.tally import Layout, Tally
 from hpc_train.world import agree
 
 logger = logging.getLogger(__name__)
-
-_PATIENCE = 2.0  # whoever waits for one that waits itself gives up later
 
 
 @dataclass(frozen=True)
@@ -298,7 +296,7 @@ class ParameterServer:
             if self._side.failed:
                 agree(self._comm, self._side.error)
             if self._pool is not None:  # others may want something of this rank
-                self._comm.barrier(_PATIENCE * self._terms.seconds)
+                self._comm.barrier(PATIENCE * self._terms.seconds)
 
     def _await_updates(self) -> None:
         """Return once this server has made all updates that rank 0 speaks of."""

@@ -16,7 +16,7 @@ from hpc_train.strategies.parameter_server.server import Commit
 from hpc_train.strategies.parameter_server.slices import Slices
 from hpc_train.world import Json
 
-_PATIENCE = 2.0  # the server gives up first, and knows the name of who is late
+PATIENCE = 2.0  # whoever waits for the server: it gives up first, and knows who is late
 
 
 class Worker:
@@ -98,7 +98,7 @@ class Worker:
     def _hear(self) -> None:
         """The server's answer, and the weights behind it."""
         server = "the parameter server (rank 0)"
-        _, self._reply = self._post.wait(server, _PATIENCE * self._seconds)
+        _, self._reply = self._post.wait(server, PATIENCE * self._seconds)
         self.last = self._reply["version"]
         if self._reply["kind"] != "work":
             self.failed = self._reply["kind"] == "failed"
