@@ -89,19 +89,18 @@ def test_blocks_and_copies_that_ranks_share_outlive_them(config, tmp_path, calm)
     assert list((tmp_path / "fast").iterdir()) == []
 
 
-def test_ranks_are_lost_while_a_thread_sums(config, tmp_path, calm):
-    argv = ["run", config, "run.dir=hurt", "comm.overlap=true", *COMMON, "-n", 4]
-    kills = ("kill:0@5:communication", "kill:2@14:compute", "kill:1@25:update")
-    ended = hpc_train(*argv, *(f"--inject={kill}" for kill in kills), cwd=tmp_path)
-    assert ended.code == 0, ended
-    assert steps(tmp_path / "hurt") == steps(calm)
-    assert_same_weights(tmp_path / "hurt", calm)
-
-
-def test_what_a_lost_rank_had_claimed_is_not_lost(config, tmp_path, calm):
-    """Ranks die as they claim (the first communication of a step), and as they compute."""
-    argv = ["run", config, "run.dir=hurt", "schedule.policy=dynamic", *COMMON, "-n", 4]
-    kills = ("kill:0@5:communication", "kill:2@14:communication", "kill:1@25:compute")
+@pytest.mark.parametrize(
+    ("option", "second", "third"),
+    [
+        ("comm.overlap=true", "compute", "update"),  # a thread sums
+        ("schedule.policy=dynamic", "communication", "compute"),  # the first in a step: a claim
+    ],
+)
+def test_what_lost_ranks_summed_or_claimed_is_not_lost(
+    option, second, third, config, tmp_path, calm
+):
+    argv = ["run", config, "run.dir=hurt", option, *COMMON, "-n", 4]
+    kills = ("kill:0@5:communication", f"kill:2@14:{second}", f"kill:1@25:{third}")
     ended = hpc_train(*argv, *(f"--inject={kill}" for kill in kills), cwd=tmp_path)
     assert ended.code == 0, ended
     assert steps(tmp_path / "hurt") == steps(calm)

@@ -109,24 +109,30 @@ def test_resumed_in_mid_epoch_equals_uninterrupted(tmp_path):
     agree([r["step"] for r in records(folder / "parts")] == [*range(1, STEPS + 1)])
 
 
-@pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("who", [0, 1])
-@pytest.mark.parametrize("staleness", [0, 2])
-def test_a_rank_that_raises_ends_all_and_the_state_is_saved(who, staleness, tmp_path):
-    folder = shared_dir(tmp_path)
+def trained_after_a_rank_raised(who, run, folder):
+    """What a run gives that rank `who` ended in batch 9, and that then went on."""
 
     def raises(name, detail):  # whoever is free gets a range: not every rank has one of each batch
         if who == RANK and name == "compute" and detail["batch"] >= 9:
             raise RuntimeError("broken on purpose")
         return lambda: None
 
-    run = settings(**server(staleness=staleness))
     error = agree_raises(RankError, lambda: train(SIZE, folder / "run", hooks=[raises], **run))
     agree(f"rank {who}" in error.lines()[0], error.lines())
     MPI.COMM_WORLD.Barrier()
     found = train(SIZE, folder / "run", resume=folder / "run", **run)
     agree(found[1].step == STEPS, found[1].step)
     agree([r["batch"] for r in records(folder / "run")] == [*range(1, STEPS + 1)])
+    return found
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_a_rank_that_raises_ends_all_and_the_state_is_saved(who, staleness, tmp_path):
+    folder = shared_dir(tmp_path)
+    run = settings(**server(staleness=staleness))
+    found = trained_after_a_rank_raised(who, run, folder)
     if staleness == 0:
         reference = alone(folder)
         agree(distance(found[0], reference) < 1e-10, distance(found[0], reference))

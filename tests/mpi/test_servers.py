@@ -6,10 +6,16 @@ from mpi4py import MPI
 
 from hpc_train.errors import ConfigError
 from hpc_train.stop import StopFlag
-from hpc_train.world import RankError
 from tests.mpi.agree import agree, agree_raises
 from tests.mpi.runs import distance, shared_dir, train
-from tests.mpi.test_parameter_server import STEPS, alone, records, server, settings
+from tests.mpi.test_parameter_server import (
+    STEPS,
+    alone,
+    records,
+    server,
+    settings,
+    trained_after_a_rank_raised,
+)
 
 pytestmark = pytest.mark.mpi
 
@@ -72,19 +78,8 @@ def test_a_checkpoint_is_taken_up_by_any_number_of_servers(after, tmp_path):
 @pytest.mark.parametrize("who", [0, SIZE - 1])
 def test_a_rank_that_raises_ends_all_and_the_state_is_saved(who, tmp_path):
     folder = shared_dir(tmp_path)
-
-    def raises(name, detail):  # whoever is free gets a range: not every rank has one of each batch
-        if who == RANK and name == "compute" and detail["batch"] >= 9:
-            raise RuntimeError("broken on purpose")
-        return lambda: None
-
-    run = settings(**servers())
-    error = agree_raises(RankError, lambda: train(SIZE, folder / "run", hooks=[raises], **run))
-    agree(f"rank {who}" in error.lines()[0], error.lines())
-    MPI.COMM_WORLD.Barrier()
+    found = trained_after_a_rank_raised(who, settings(**servers()), folder)
     reference = alone(folder)
-    found = train(SIZE, folder / "run", resume=folder / "run", **run)
-    agree([r["batch"] for r in records(folder / "run")] == [*range(1, STEPS + 1)])
     agree(distance(found[0], reference) < 1e-10, distance(found[0], reference))
 
 
