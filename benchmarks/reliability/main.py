@@ -258,8 +258,8 @@ def compared(folder: Path, hidden: int, batch_size: int) -> dict:
         job.close()
     ratios = paired_ratios(*([one["step"] for one in found[name]] for name in ("with", "without")))
     parts = {
-        part: [float(np.median([one[part] for one in found[name]])) for name in sides]
-        for part in found["with"][0]
+        part: [float(np.median([one.get(part, 0.0) for one in found[name]])) for name in sides]
+        for part in found["with"][0]  # some phases have no place in a job without records
     }
     return {
         "ratios": ratios,
