@@ -33,7 +33,18 @@ ROWS = [
     ],
     ["config"],
     ["world", "plan", "keyed", "recipes"],
-    ["errors", "leaving", "log", "record", "stop", "shm", "mounts", "philox", "quota"],
+    [
+        "errors",
+        "forkserver",
+        "leaving",
+        "log",
+        "record",
+        "stop",
+        "shm",
+        "mounts",
+        "philox",
+        "quota",
+    ],
 ]
 LEVEL = {room: -number for number, row in enumerate(ROWS) for room in row}
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,6 +85,7 @@ class Job:
         hidden: int,
         *extra: str,
         fault_tolerant: bool = True,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True)
         (folder / "c.toml").write_text(CONFIG.format(epochs=epochs, hidden=hidden))
@@ -99,9 +101,15 @@ class Job:
         )
         self._output = (folder / "output").open("w+")
         self._token = folder.name
-        environ = {**added, **os.environ, "OMP_NUM_THREADS": "1", processes.JOB: self._token}
-        self._process = subprocess.Popen(
-            argv, env=environ, stdout=self._output, stderr=self._output, start_new_session=True
+        environ = {**added, **os.environ, "OMP_NUM_THREADS": "1", **(environ or {})}
+        environ[processes.JOB] = self._token
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have theirs
+        self.process = subprocess.Popen(
+            argv,
+            env=environ,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
         )
 
     def tapes(self) -> dict[int, Tape]:
@@ -118,7 +126,7 @@ class Job:
     def wait_for(self, ranks: int, batch: int) -> dict[int, Tape]:
         """The records, once all ranks have come to a batch; fewer if the job has ended."""
         until = time.monotonic() + LIMIT_SECONDS
-        while time.monotonic() < until and self._process.poll() is None:
+        while time.monotonic() < until and self.process.poll() is None:
             tapes = self.tapes()
             if len(tapes) == ranks and all(t.state().batch >= batch for t in tapes.values()):
                 return tapes
@@ -127,24 +135,24 @@ class Job:
 
     def stop(self) -> None:
         """End it now."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        os.killpg(self.process.pid, signal.SIGKILL)
         processes.end(self._token)
-        self._process.wait()
+        self.process.wait()
 
     @property
     def running(self) -> bool:
         """Whether the launcher has not ended."""
-        return self._process.poll() is None
+        return self.process.poll() is None
 
     def end(self) -> str:
         """Wait for the end; "hang" if it does not come."""
         try:
-            self._process.wait(LIMIT_SECONDS)
+            self.process.wait(LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
             return "hang"
         finally:
             if self.running:
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.process.pid, signal.SIGKILL)
                 processes.end(self._token)
         return ""
 

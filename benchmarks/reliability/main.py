@@ -13,18 +13,21 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from subprocess import Popen
 
 import numpy as np
+import timed
 from jobs import Job, Outcome, count_events, disturb, last_step, verdict
 
 from hpc_train.bench.harness import (
-    alternate,
     circumstances,
     paired_ratios,
     read_results,
     write_results,
 )
+from hpc_train.bench.turns import take_turns
 from hpc_train.record import hearing, listening, operation, phase
 from hpc_train.recovery.flight import Tape
 from hpc_train.recovery.patience import Patience
@@ -34,11 +37,12 @@ HERE = Path(__file__).parent
 KILLS, TIMED, STOPS = 200, 60, 20
 EPOCHS, HIDDEN = 150, 128  # enough steps for five kills
 ALARM_STEPS, ALARM_EPOCHS = 10**4, 109  # of 23 steps: a job is a quarter of them
-ROUNDS = 5
+ROUNDS = 9
 RESPAWN_SECONDS, KILL_EVERY = 180.0, 10.0
-RESPAWN_HIDDEN = 512
-# two hidden layers of so many, global batch: 0.3 million weights, and a third of it with more to do
-OVERHEAD = {"many weights": (512, 64), "few weights": (256, 512)}
+RESPAWN_HIDDEN, STEADY = 512, 300  # so many batches after which nothing is imported any more
+# two hidden layers of so many, global batch: 0.6 million weights, and 0.09 with more to do for each
+OVERHEAD = {"many weights": (768, 84), "few weights": (272, 719)}
+OVERHEAD_STEPS, WARM_UP = 500, 100
 PROBLEMS = ("hang", "failed", "samples", "weights")
 
 
@@ -155,17 +159,18 @@ def false_alarms(jobs: list[dict]) -> dict:
 def respawn(folder: Path, asked: Asked) -> dict:
     """Steps of 4 ranks, one of which is killed every 10 s and replaced, against an undisturbed run.
 
-    Both are measured from when all ranks train; the undisturbed run for a third of the time.
+    Both are measured from when all ranks have trained for a while; the undisturbed run for a third
+    of the time.
     """
     rng, seconds = random.Random(1), RESPAWN_SECONDS
     big = ["run.epochs=9999", "recovery.respawn=true", "data.batch_size=512"]
     calm = Job(folder / "calm", 4, EPOCHS, RESPAWN_HIDDEN, *big)
-    calm.wait_for(4, 20)
+    calm.wait_for(4, STEADY)
     rate = _rate(calm, seconds / 3)
     calm.stop()
     calm.close()
     job = Job(folder / "job", 4, EPOCHS, RESPAWN_HIDDEN, *big)
-    job.wait_for(4, 20)
+    job.wait_for(4, STEADY)
     started, begun = time.monotonic(), last_step(job.run)
     full: list[float] = []
     deaths = 0
@@ -237,44 +242,59 @@ def cost(folder: Path, asked: Asked) -> dict:
 
 def overhead(folder: Path, asked: Asked) -> dict:
     """Steps of 2 ranks, of some 10 ms, with all of it and without, by turns; medians over steps."""
-    return {name: compared(folder / name, *network) for name, network in OVERHEAD.items()}
+    found = {}
+    for name, network in OVERHEAD.items():
+        found[name] = compared(folder / name, *network)
+        asked.keep(found)
+    return found
 
 
 def compared(folder: Path, hidden: int, batch_size: int) -> dict:
-    """One network, in jobs of some 450 steps."""
-    sides = {
-        "without": ["recovery.watch=false", "recovery.shrink=false"],
-        "with": [],
-    }
-    epochs = 450 * batch_size // 1437
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for number, name in alternate(list(sides), ROUNDS):
-        more = [*sides[name], f"data.batch_size={batch_size}"]
-        place, tolerant = folder / f"{name}-{number}", name == "with"
-        job = Job(place, 2, epochs, hidden, *more, fault_tolerant=tolerant)
-        if job.end():
-            sys.exit(job.text())
-        found[name].append(median_step(job.run, batch_size))
-        job.close()
-    ratios = paired_ratios(*([one["step"] for one in found[name]] for name in ("with", "without")))
+    """One network, in pairs of jobs that take turns of a fraction of a second."""
+    sides = {"without": ["recovery.watch=false", "recovery.shrink=false"], "with": []}
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for number in range(ROUNDS):
+        order = list(sides)[:: -1 if number % 2 else 1]
+        jobs: dict[str, Job] = {}
+
+        def start(name: str, jobs: dict[str, Job] = jobs, number: int = number) -> Popen[bytes]:
+            more = [*sides[name], f"data.batch_size={batch_size}", f"run.steps={OVERHEAD_STEPS}"]
+            more += ["run.evaluate=never", "checkpoint.every=never", "task.name=timed:Timed"]
+            place = folder / f"{name}-{number}"
+            told = {timed.PLACE: f"{place}.times", "PYTHONPATH": f"{HERE}:{HERE.parents[1]}"}
+            tolerant = name == "with"
+            job = Job(place, 2, 1, hidden, *more, fault_tolerant=tolerant, environ=told)
+            jobs[name] = job
+            return job.process
+
+        def trains(name: str, jobs: dict[str, Job] = jobs) -> bool:
+            return (jobs[name].run / "metrics.jsonl").exists()
+
+        take_turns([partial(start, one) for one in order], [partial(trains, one) for one in order])
+        for name, job in jobs.items():
+            if not (job.run / "result.json").exists():
+                sys.exit(job.text())
+            rounds[name].append(median_step(job.run, Path(f"{folder / name}-{number}.times")))
+            job.close()
+    ratios = paired_ratios(*([one["step"] for one in rounds[name]] for name in ("with", "without")))
     parts = {
-        part: [float(np.median([one.get(part, 0.0) for one in found[name]])) for name in sides]
-        for part in found["with"][0]  # some phases have no place in a job without records
+        part: [float(np.median([one.get(part, 0.0) for one in rounds[name]])) for name in sides]
+        for part in rounds["with"][0]
     }
     return {
         "ratios": ratios,
         "median_cost": float(np.median(ratios)) - 1,
         "milliseconds_without_and_with": parts,
-        "rounds": found,
+        "rounds": rounds,
     }
 
 
-def median_step(run: Path, batch_size: int) -> dict[str, float]:
-    """Milliseconds of a step, and of each of its phases on rank 0, medians over full batches."""
+def median_step(run: Path, times: Path) -> dict[str, float]:
+    """Milliseconds from one step to the next on rank 0, and of each of their phases; medians."""
+    began = np.fromfile(times, np.float64)
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    records = [one for one in map(json.loads, lines) if one["kind"] == "step"]
-    records = records[len(records) // 10 :]  # the first ones warm up
-    told = {"step": [1e3 * batch_size / one["samples_per_second"] for one in records]}
+    records = [one for one in map(json.loads, lines) if one["kind"] == "step"][WARM_UP:]
+    told = {"step": [1e3 * seconds for seconds in np.diff(began)[WARM_UP:]]}
     for part in records[-1]["seconds"]:
         told[part] = [1e3 * one["seconds"].get(part, 0.0) for one in records]
     return {part: float(np.median(values)) for part, values in told.items()}

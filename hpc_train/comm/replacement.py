@@ -6,7 +6,7 @@
 
 1 start    by the coordinator alone: whoever dies meanwhile has nothing to do with it. It takes as
            long as a Python interpreter and MPI_Init; the replacement does all else while the
-           others train.
+           others train. Imports it finds done where the node has a fork server (`forkserver`).
 2 ready    a letter, which the coordinator looks for at every step.
 3 call     the name of a port, after all have heard in a step that they are to meet there.
 4 agree    once all survivors hold the new communicator it is theirs; else none of them takes it.
@@ -45,6 +45,11 @@ _HANDED_ON = ("HPC_TRAIN_", "PYTHON", "OMP_NUM_", "HDF5_", "NO_COLOR", "SLURM_JO
 # MPI first of all: until then its starter waits; where that has died, MPI_Init never returns
 _BOOT = """\
 import os, runpy, signal, sys
+try:
+    from hpc_train.forkserver import ask
+    ask()
+except ImportError:
+    pass
 signal.alarm(30)
 from mpi4py import MPI
 signal.alarm(0)
@@ -65,10 +70,8 @@ def program(argv: Sequence[str], environ: Mapping[str, str], number: int) -> lis
         environ: what this process found.
         number: the rank to be replaced.
     """
-    at = 0
-    while at < len(argv) and argv[at].startswith("-") and argv[at] not in ("-m", "-c"):
-        at += 2 if argv[at] in ("-X", "-W") else 1
-    flags, rest = list(argv[:at]), list(argv[at:])
+    flags = flags_of(argv)
+    rest = list(argv[len(flags) :])
     if rest[:2] == ["-c", _BOOT]:  # of one that is a replacement itself
         kind, *rest = rest[2:]
     elif rest[:1] == ["-m"]:
@@ -81,6 +84,14 @@ def program(argv: Sequence[str], environ: Mapping[str, str], number: int) -> lis
     kept = [one for one in kept if not one.startswith((f"{MARK}=", f"{FILE}="))]
     ours = [sys.executable, *flags, "-c", _BOOT, kind, *rest]
     return ["env", f"{MARK}={number}", *kept, *(GUARD if FILE in environ else ()), *ours]
+
+
+def flags_of(argv: Sequence[str]) -> list[str]:
+    """The interpreter's own options, of its own arguments as `program` takes them."""
+    at = 0
+    while at < len(argv) and argv[at].startswith("-") and argv[at] not in ("-m", "-c"):
+        at += 2 if argv[at] in ("-X", "-W") else 1
+    return list(argv[:at])
 
 
 def order(members: Sequence[int], number: int) -> list[int]:

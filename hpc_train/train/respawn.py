@@ -14,18 +14,25 @@ The state comes from the memory of a rank that has it, over the network, not fro
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from hpc_train.comm import Comm
-from hpc_train.comm.replacement import Replacement
+from hpc_train.comm.replacement import Replacement, flags_of
 from hpc_train.errors import ConfigError, SetupError
+from hpc_train.forkserver import NAME, Hold, start
 from hpc_train.record import phase
 from hpc_train.strategies import Regroupable
 from hpc_train.train.build import Parts
 from hpc_train.world import Json
 
 _START_SECONDS = 300.0  # for a replacement to import, open and build
+_KNOWN = ("hpc_train", "torch")  # importing these does nothing else, and brings most of the others
+_IMPORT_SECONDS = 60.0  # for a fork server to import
 _MOST_FAILURES = 3  # replacements in a row that die before they are ready
 
 logger = logging.getLogger(__name__)
@@ -37,13 +44,16 @@ class Respawn:
     Args:
         comm: the ranks.
         document: what a replacement is told, as JSON.
+        forks: a hold on who has their imports done; None if nobody has.
     """
 
-    def __init__(self, comm: Comm, document: Callable[[], Json]) -> None:
+    def __init__(self, comm: Comm, document: Callable[[], Json], forks: Hold | None = None) -> None:
         self._comm = comm
         self._document = document
         self._newcomer: Replacement | None = None
         self._failures = 0
+        self._forks = forks
+        self._patience = time.monotonic() + _IMPORT_SECONDS
 
     def look(self) -> bool:
         """At every step: start a replacement if a rank is missing; whether one is ready."""
@@ -53,7 +63,8 @@ class Respawn:
         if not missing:
             return False
         if self._newcomer is None:
-            self._start(missing[0])
+            if self._has_forks():
+                self._start(missing[0])
             return False
         state, waited = self._newcomer.state(), time.monotonic() - self._newcomer.started
         if state == "gone":
@@ -84,10 +95,20 @@ class Respawn:
         return number
 
     def close(self) -> None:
-        """Let a replacement that is not ready end."""
+        """Let a replacement that is not ready end, and no more be started."""
+        self._dismiss()
+        if self._forks is not None:
+            self._forks.close()
+
+    def _dismiss(self) -> None:
         if self._newcomer is not None:
             self._newcomer.dismiss()
             self._newcomer = None
+
+    def _has_forks(self) -> bool:
+        """Whether a replacement finds its imports done, or cannot hope to."""
+        is_ready = self._forks is None or self._forks.is_ready
+        return is_ready or time.monotonic() > self._patience
 
     def _start(self, number: int) -> None:
         try:
@@ -106,10 +127,32 @@ class Respawn:
         logger.info("a replacement of rank %d is being started", number)
 
     def _failed(self, number: int, why: str) -> None:
-        self.close()
+        self._dismiss()
         self._failures += 1
         more = "" if self._failures < _MOST_FAILURES else "; no more are started"
         logger.warning("the replacement of rank %d %s%s", number, why, more)
+
+
+def hold_forks(comm: Comm) -> Hold | None:
+    """Hold on to this node's fork server; collective but for a replacement, None without one.
+
+    It imports while the ranks begin to train, and then needs nothing but memory. Where it dies,
+    or where all ranks of a node do, replacements import for themselves.
+    """
+    if comm.invitation is None:
+        name = comm.broadcast(uuid.uuid4().hex)
+        os.environ[NAME] = name
+        hold = None
+        if comm.world.local_rank == 0 and comm.world.size > 1:
+            modules = [one for one in sys.modules if one.partition(".")[0] in _KNOWN]
+            with suppress(OSError):
+                hold = start(name, flags_of(sys.orig_argv[1:]), modules)
+        comm.meet()
+        if hold is not None:
+            return hold
+    with suppress(OSError):
+        return Hold(os.environ.get(NAME, ""))
+    return None
 
 
 def check_respawn(parts: Parts) -> None:

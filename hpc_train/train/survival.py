@@ -30,7 +30,7 @@ from hpc_train.train import state
 from hpc_train.train.build import Parts, make_layout, make_scheduler
 from hpc_train.train.device import set_threads
 from hpc_train.train.place import heard, told
-from hpc_train.train.respawn import Respawn
+from hpc_train.train.respawn import Respawn, hold_forks
 from hpc_train.world import Json
 
 if TYPE_CHECKING:
@@ -226,6 +226,8 @@ def make_survival(
 ) -> Survival | None:
     """What lets a run survive the death of ranks; None if it is not wanted or not to be had.
 
+    Collective, but for a rank that replaces another one.
+
     Args:
         parts: the run.
         heir: makes the sinks of a rank that becomes rank 0.
@@ -236,7 +238,9 @@ def make_survival(
     able = parts.comm.fault_tolerant and isinstance(parts.strategy, Regroupable)
     if not (section.shrink and able):
         return None
-    respawn = Respawn(parts.comm, document) if section.respawn else None
+    respawn = None
+    if section.respawn:
+        respawn = Respawn(parts.comm, document, hold_forks(parts.comm))
     return Survival(section.min_ranks, heir, vigil, respawn)
 
 

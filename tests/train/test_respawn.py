@@ -70,6 +70,24 @@ def test_the_lowest_that_is_missing_is_replaced_once_it_is_ready_one_after_the_o
     assert comm.dismissed == 0
 
 
+def test_none_is_started_while_its_imports_are_being_made(monkeypatch):
+    comm = Comm([("ready",), ("ready",)])
+    comm.missing = (1, 2)
+    forks = SimpleNamespace(is_ready=False, close=lambda: closed.append(True))
+    closed = []
+    respawn = Respawn(comm, dict, forks)
+    assert not any(respawn.look() for _ in range(5))
+    assert comm.started == []
+    forks.is_ready = True
+    assert [respawn.look() for _ in range(2)] == [False, True]
+    respawn.admit()
+    forks.is_ready = False  # as of a server that imports for ever
+    monkeypatch.setattr("time.monotonic", lambda: 1e9)
+    assert [respawn.look() for _ in range(2)] == [False, True]
+    respawn.close()
+    assert closed == [True]
+
+
 def test_another_rank_does_nothing():
     comm = Comm()
     comm.world.is_coordinator = False
