@@ -9,6 +9,15 @@ map                map
 
 `meet` is all of this; how ranks talk is given to it: this module knows no communication.
 
+Memory comes in huge pages where the kernel makes them (Linux 6.1): a processor has the places of
+few pages at hand, and looks all others up in tables, which lie in memory. /dev/shm gives small ones
+(unless it is mounted with `huge`), but a program can have them joined (madvise(2), MADV_COLLAPSE),
+at once where there is little to join:
+
+    reserve    | 4 KiB | nothing ...            |  one small page where each huge one is wanted
+               | 2 MiB                          |  collapse: it is moved there, the rest is zeros
+               | 4 KiB | 4 KiB | 4 KiB | ...    |  wherever the kernel has none
+
 Locks on single bytes keep processes apart. They belong to the open file (open file description
 locks, fcntl(2)), so the kernel gives them back when their holder closes it or dies, however.
 """
@@ -16,6 +25,7 @@ locks, fcntl(2)), so the kernel gives them back when their holder closes it or d
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import mmap
 import os
@@ -31,8 +41,12 @@ from numpy.typing import NDArray
 
 FOLDER = Path("/dev/shm")
 PAGE_BYTES = mmap.PAGESIZE
+HUGE_BYTES = 2 * 2**20  # with pages of 4 KiB; other kernels have larger ones, and are not asked
 _PREFIX = "hpc_train-"
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
+_FIXED = 0x10  # mmap: at this very address
+_NO_RESERVE = 0x4000  # mmap: memory that is never touched is not counted
+_COLLAPSE = 25  # madvise
 
 
 class Segment:
@@ -94,13 +108,51 @@ class Segment:
         Raises:
             OSError: if there is not enough memory left (ENOSPC), or a limit forbids it.
         """
+        first, last = round_up(start, HUGE_BYTES), stop // HUGE_BYTES * HUGE_BYTES
+        if last > first:
+            self._take_huge_pages(first, last)
         if stop > start:
             os.posix_fallocate(self._descriptor, start, stop - start)
 
+    def _take_huge_pages(self, start: int, stop: int) -> None:
+        """Take huge pages for the bytes start .. stop-1, as far as the kernel has any."""
+        room = os.fstatvfs(self._descriptor)
+        if room.f_bavail * room.f_frsize < stop - start:
+            return
+        for page in range(start, stop, HUGE_BYTES):
+            os.posix_fallocate(self._descriptor, page, PAGE_BYTES)
+        part = self.map()[start:stop]
+        _LIBC.madvise(ctypes.c_void_p(part.ctypes.data), ctypes.c_size_t(part.size), _COLLAPSE)
+
     def map(self) -> NDArray[np.uint8]:
-        """All bytes, shape (size,), shared with whoever maps the segment."""
-        view: Any = mmap.mmap(self._descriptor, self.size)
-        return np.frombuffer(view, np.uint8)
+        """All bytes, shape (size,), shared with whoever maps the segment.
+
+        Raises:
+            OSError: if the system refuses so much address space.
+        """
+        if self.size < HUGE_BYTES:
+            view: Any = mmap.mmap(self._descriptor, self.size)
+            return np.frombuffer(view, np.uint8)
+        # huge pages are mapped as such where their addresses are multiples of their size, too: so
+        # there, in a larger range, which is unmapped as one when its last array goes
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+        around: Any = np.frombuffer(mmap.mmap(-1, self.size + HUGE_BYTES, flags=flags), np.uint8)
+        start = -around.ctypes.data % HUGE_BYTES
+        found: NDArray[np.uint8] = around[start : start + self.size]
+        self._map_at(found.ctypes.data)
+        return found
+
+    def _map_at(self, address: int) -> None:
+        place, size, file = (
+            ctypes.c_void_p(address),
+            ctypes.c_size_t(self.size),
+            ctypes.c_int(self._descriptor),
+        )
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        got = _LIBC.mmap(place, size, access, mmap.MAP_SHARED | _FIXED, file, ctypes.c_long(0))
+        if got != address:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
 
     def try_lock(self, byte: int) -> bool:
         """Lock a byte, if nobody else has; until `unlock`, `close`, or the end of this process.
@@ -154,8 +206,8 @@ def meet(
     """A segment that all ranks of a node have open, its name gone, each having reserved its part.
 
     Args:
-        size: in bytes, > 0, the same on all ranks; parts are equal, in whole pages, in the order
-            of ranks.
+        size: in bytes, > 0, the same on all ranks; parts are equal (`part_bytes`), in the order of
+            ranks, and what is too little for all of them leaves the last ones shorter.
         rank, num_ranks: this one, and how many call.
         broadcast: gives rank 0's value to all.
         gather: gives every rank's value to all.
@@ -183,7 +235,7 @@ def meet(
             segment.unlink()
     if segment is not None and not problem:
         try:
-            part = whole_pages(-(-size // num_ranks))
+            part = part_bytes(-(-size // num_ranks))
             segment.reserve(min(part * rank, size), min(part * (rank + 1), size))
         except OSError as error:
             problem = str(error.strerror)
@@ -205,4 +257,23 @@ def _flock(kind: int, byte: int) -> bytes:
 
 def whole_pages(size: int) -> int:
     """The least multiple of a page that holds `size` bytes."""
-    return -(-size // PAGE_BYTES) * PAGE_BYTES
+    return round_up(size, PAGE_BYTES)
+
+
+def part_bytes(size: int) -> int:
+    """How far parts of `size` bytes lie apart: whole pages, and huge ones if they fill any."""
+    return round_up(size, HUGE_BYTES if size >= HUGE_BYTES else PAGE_BYTES)
+
+
+def round_up(size: int, unit: int) -> int:
+    """The least multiple of `unit` that holds `size`."""
+    return -(-size // unit) * unit
+
+
+def _load_libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    return libc
+
+
+_LIBC = _load_libc()

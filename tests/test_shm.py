@@ -1,14 +1,19 @@
 """Shared memory: seen by all, leaks nothing, and says so when there is not enough."""
 
+import ctypes
 import errno
+import mmap
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from hpc_train import shm
-from hpc_train.shm import Segment
+from hpc_train.shm import HUGE_BYTES, Segment
 
 
 def test_who_opens_a_segment_sees_what_others_write():
@@ -79,6 +84,74 @@ def test_a_process_killed_after_unlink_leaves_nothing():
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.returncode == -9, ended.stderr
     assert not os.path.exists(ended.stdout.strip())
+
+
+SIZE, CUT = 5 * HUGE_BYTES + 4096, 2 * HUGE_BYTES + 8192
+
+
+def test_large_parts_of_several_owners_are_zeros_and_seen_by_all():
+    with Segment.create(SIZE) as mine, Segment.open(mine.path) as theirs:
+        mine.unlink()
+        mine.reserve(0, CUT)
+        theirs.reserve(CUT, SIZE)
+        assert os.stat(mine._descriptor).st_blocks * 512 == SIZE
+        written, read = mine.map(), theirs.map()
+    assert written.ctypes.data % HUGE_BYTES == read.ctypes.data % HUGE_BYTES == 0
+    assert written.shape == read.shape == (SIZE,)
+    assert not read.any()
+    values = np.arange(SIZE) % 251
+    written[:] = values
+    assert np.array_equal(read, values)
+
+
+def test_without_huge_pages_all_the_same_is_there(monkeypatch):
+    asked = []
+    refuses = SimpleNamespace(madvise=lambda *told: asked.append(told) or -1, mmap=shm._LIBC.mmap)
+    monkeypatch.setattr(shm, "_LIBC", refuses)
+    with Segment.create(SIZE) as segment:
+        segment.unlink()
+        segment.reserve(0, SIZE)
+        assert os.stat(segment._descriptor).st_blocks * 512 == SIZE
+        values = segment.map()
+    assert len(asked) == 1
+    values[:] = 3
+    assert values.sum() == 3 * SIZE
+
+
+def test_large_segments_come_in_huge_pages():
+    if not gives_huge_pages():
+        pytest.skip("this kernel makes no huge pages of shared memory")
+    with Segment.create(SIZE) as segment:
+        segment.unlink()
+        segment.reserve(0, SIZE)
+        values = segment.map()
+    values[:] = 1
+    assert in_huge_pages(values.ctypes.data) > 0
+
+
+def gives_huge_pages():
+    """Whether a program that asks for them gets them, without any of our code."""
+    memory = mmap.mmap(-1, 2 * HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    whole = np.frombuffer(memory, np.uint8)
+    whole[:] = 1
+    start = whole.ctypes.data + -whole.ctypes.data % HUGE_BYTES
+    asked = ctypes.c_void_p(start), ctypes.c_size_t(HUGE_BYTES), 25
+    return ctypes.CDLL(None).madvise(*asked) == 0
+
+
+def in_huge_pages(address):
+    """How many KiB of the map that begins at an address are mapped in huge pages."""
+    maps = Path("/proc/self/smaps").read_text()
+    own = maps[maps.index(f"{address:x}-") :]
+    return int(own.split("ShmemPmdMapped:", 1)[1].split()[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "bytes_apart"),
+    [(1, 4096), (HUGE_BYTES - 1, HUGE_BYTES), (HUGE_BYTES, HUGE_BYTES), (5 * 2**20, 6 * 2**20)],
+)
+def test_parts_that_fill_huge_pages_begin_with_one(size, bytes_apart):
+    assert shm.part_bytes(size) == bytes_apart
 
 
 @pytest.mark.parametrize(("size", "pages"), [(0, 0), (1, 1), (4096, 1), (4097, 2)])

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from hpc_train import shm
 from hpc_train.comm import letters
-from hpc_train.shm import whole_pages
+from hpc_train.shm import part_bytes, whole_pages
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -77,8 +77,8 @@ class Node:
             The parts of all ranks, shape (size,) each, mapped here; None on all ranks if they
             cannot be had, with a warning from one of them.
         """
-        stride = whole_pages(size)
-        whole = self._map(stride)
+        stride = part_bytes(size)
+        whole = self._map(stride * self.size)
         if whole is None:
             return None
         return [whole[stride * rank : stride * rank + size] for rank in range(self.size)]
@@ -91,13 +91,13 @@ class Node:
         Returns:
             All of it, shape (size,); None on all ranks if it cannot be had, with a warning.
         """
-        whole = self._map(whole_pages(-(-size // self.size)))
+        whole = self._map(whole_pages(size))
         return None if whole is None else whole[:size]
 
-    def _map(self, stride: int) -> NDArray[np.uint8] | None:
-        """A segment of `stride` bytes, whole pages, per rank, which finds memory for its own."""
+    def _map(self, size: int) -> NDArray[np.uint8] | None:
+        """A segment of `size` bytes, whole pages; each rank finds memory for its part of it."""
         segment, problem = shm.meet(
-            stride * self.size,
+            size,
             self.rank,
             self.size,
             partial(letters.broadcast, self.communicator),
@@ -109,7 +109,8 @@ class Node:
         with segment:
             whole = segment.map()
         # the first touch: pages of one's own part are mapped from here on
-        whole[stride * self.rank : stride * (self.rank + 1)] = 0
+        part = part_bytes(-(-size // self.size))
+        whole[part * self.rank : part * (self.rank + 1)] = 0
         return whole
 
     def allocate(self, size: int, dtype: torch.dtype) -> torch.Tensor | None:

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from hpc_train.comm import Comm
 from hpc_train.comm.arithmetic import raw
+from hpc_train.shm import round_up
 
 # (where it is kept, what is kept), bytes
 Copies = Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 _HEAD_BYTES = 64
+_LINE_BYTES = 64  # of the cache; to copy to where one begins takes two thirds of the time
 _SHIFT = 32  # number of an update << _SHIFT | blocks
 _NONE = -1
 
@@ -43,7 +45,7 @@ class Slot:
         end = _HEAD_BYTES + 2 * 8 * length
         self._numbers = memory[:16].view(np.int64)
         self._vectors = memory[_HEAD_BYTES:end].view(np.float64).reshape(2, length)
-        self._block = memory[end:]
+        self._block = memory[_block_start(length) :]
 
     def reset(self) -> None:
         """As if nothing had ever been written."""
@@ -122,7 +124,7 @@ class Journal:
     @staticmethod
     def num_bytes(length: int, block_bytes: int) -> int:
         """What a slot takes, for vectors of `length` float64 and blocks of `block_bytes`."""
-        return _HEAD_BYTES + 2 * 8 * length + block_bytes
+        return _block_start(length) + block_bytes
 
     def reset(self, comm: Comm) -> None:
         """Begin anew, with ranks that may be fewer; all come from where nothing is open."""
@@ -137,3 +139,8 @@ class Journal:
     def newest(self) -> Slot:
         """The slot of a rank that is furthest."""
         return max(self.slots, key=lambda slot: slot.update)
+
+
+def _block_start(length: int) -> int:
+    """Where the block lies in a slot, with vectors of `length`."""
+    return round_up(_HEAD_BYTES + 2 * 8 * length, _LINE_BYTES)

@@ -34,8 +34,10 @@ from hpc_train.strategies.journal import Copies, Journal
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.reduction import Plain
 
-# measured with 1 MiB of second-level cache per core: all that belongs to a block shall fit in there
-_CACHE_BYTES = 2**20
+# all that belongs to a block; measured with 1 MiB of second-level cache per core and 32 MiB behind
+# it: what does not fit into the former costs less than more calls for shorter blocks
+_CACHE_BYTES = 2 * 2**20
+_SUM_BYTES = 256 * 2**10  # the longest block of a sum, whose squares are taken in the cache
 _STEP_BYTES = 16 * 2**10  # blocks are so many times so long
 
 
@@ -199,7 +201,7 @@ class Shards:
         self._sums: list[tuple[Any, Field, list[Field], torch.Tensor]] = []
         for place, arena in enumerate(self._learner.arenas):
             buffers = self._peers[place] if self._peers else [arena.grad]
-            length = self._block_bytes // arena.data.element_size()
+            length = min(self._block_bytes, _SUM_BYTES) // arena.data.element_size()
             add = add_for(arena.data.dtype)
             for at in blocks(self._slices[place][node.rank], length):
                 first, *others = (field(buffer[at]) for buffer in buffers)

@@ -61,3 +61,14 @@ def test_killed_while_an_update_begins_the_one_before_stays_whole():
     one._vectors[0] = 2.0  # of update 2, which was never told
     assert (one.update, one.done) == (1, 1)
     assert one.vector(LENGTH).tolist() == [1] * LENGTH
+
+
+def test_blocks_are_copied_to_where_a_cache_line_begins():
+    for length in range(40):
+        memory = np.zeros(Journal.num_bytes(length, BLOCK_BYTES) + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        one = Slot(memory[start : start + Journal.num_bytes(length, BLOCK_BYTES)], length)
+        ((kept, _),) = one.copies([torch.zeros(BLOCK_BYTES // 4)])
+        assert kept.ctypes.data % 64 == 0
+        assert kept.nbytes == BLOCK_BYTES
+        assert kept.ctypes.data - memory.ctypes.data - start >= 64 + 16 * length
