@@ -21,7 +21,7 @@ from hpc_train.comm.native import NativeSum
 from hpc_train.comm.nccl import FabricSum, nccl
 from hpc_train.comm.operation import Nothing, OnDevice, Operation
 from hpc_train.comm.post import Post
-from hpc_train.comm.ring import RingSum
+from hpc_train.comm.ring import BETWEEN_NODES, IN_NODE, RingSum
 from hpc_train.comm.shared import shared
 from hpc_train.comm.start import connect
 from hpc_train.comm.threads import duplicate, lets_threads
@@ -57,7 +57,8 @@ def _native(comm: Comm, buffer: torch.Tensor) -> Operation | None:
 
 
 def _ring(comm: Comm, buffer: torch.Tensor) -> Operation:
-    return RingSum(comm.data, buffer)
+    is_far = comm.world.num_nodes > 1
+    return RingSum(comm.data, buffer, BETWEEN_NODES if is_far else IN_NODE)
 
 
 def _auto(comm: Comm, buffer: torch.Tensor) -> Operation:

@@ -6,6 +6,10 @@
     lane      l0    l1    -       l0    l1        2 ring   0 <-> 3 on lane 0, 1 <-> 4 on lane 1
     slice     s0    s1    s2      s0    s1        3 copy   the sum, to all ranks of the node
 
+Where slices are lanes (node 1 here, and all nodes if they are of one size), the rank of a lane adds
+and copies while the ring goes on: a segment is added up just before it is first needed, and copied
+as soon as it is complete, so that the network never waits for the memory.
+
 A node cuts the buffer into as many slices as it has ranks; between nodes it is cut into as many
 lanes as the smallest node has ranks, so that all of a node's network is busy, and each byte leaves
 a node 2(N-1)/N times for N nodes: the least there is. The node's sum lies in the place of its
@@ -22,11 +26,14 @@ import torch
 from hpc_train.comm.arithmetic import copy_for, field
 from hpc_train.comm.cut import blocks, per_cache_line, slices
 from hpc_train.comm.phases import Phase, PhasedSum
-from hpc_train.comm.ring import RingSum
+from hpc_train.comm.ring import BETWEEN_NODES, RingSum
 from hpc_train.comm.shared import add_slices, copy_slices
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from hpc_train.comm.communicator import Comm
+    from hpc_train.comm.node import Node
 
 _PIECE_BYTES = 16 * 2**20
 
@@ -72,9 +79,30 @@ def _phases(comm: Comm, places: list[torch.Tensor], *, everywhere: bool) -> list
     line = per_cache_line(first.element_size())
     mine = slices(first.numel(), node.size, line)[node.rank]
     lanes = slices(first.numel(), min(Counter(comm.world.nodes).values()), line)
-    ring: Phase = []
     communicator = comm.lanes()
+    if len(lanes) == node.size and comm.world.num_nodes > 1:
+        return [_interleaved(communicator, node, places, mine, everywhere=everywhere)]
+    ring: Phase = []
     if node.rank < len(lanes):
-        ring = [(RingSum(communicator, first[lanes[node.rank]]).launch, ())]
+        lane = first[lanes[node.rank]]
+        ring = [(RingSum(communicator, lane, BETWEEN_NODES).launch, ())]
     copies = copy_slices(node, places, mine) if everywhere else []
     return [add_slices(node, places, mine), ring, copies]
+
+
+def _interleaved(
+    communicator: MPI.Comm, node: Node, places: list[torch.Tensor], mine: slice, *, everywhere: bool
+) -> Phase:
+    """Add, ring and copy in one phase: where the slice of a rank is its lane."""
+
+    def here(place: slice) -> slice:
+        return slice(mine.start + place.start, mine.start + place.stop)
+
+    ring = RingSum(
+        communicator,
+        places[0][mine],
+        BETWEEN_NODES,
+        before=lambda place: add_slices(node, places, here(place)),
+        after=lambda place: copy_slices(node, places, here(place)) if everywhere else [],
+    )
+    return [(ring.launch, ())]

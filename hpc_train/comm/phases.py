@@ -11,6 +11,12 @@ Step = tuple[Callable[..., Any], tuple[Any, ...]]
 Phase = list[Step]
 
 
+def walk(phase: Phase) -> None:
+    """Do the steps of a phase, in order."""
+    for function, arguments in phase:
+        function(*arguments)
+
+
 class PhasedSum:
     """A sum whose every step was prepared: a launch only walks through them.
 
@@ -28,12 +34,10 @@ class PhasedSum:
         """Do all of it: nothing goes on behind the caller's back."""
         barrier = self._barrier
         first, *others = next(self._turns)
-        for function, arguments in first:
-            function(*arguments)
+        walk(first)
         for phase in others:
             barrier()
-            for function, arguments in phase:
-                function(*arguments)
+            walk(phase)
 
     def finish(self) -> None:
         """Nothing is left to do."""

@@ -10,13 +10,16 @@
            |-- reduce-scatter --|    |---- allgather ----|
 
 Chunks travel in segments: a segment goes on as soon as it has been added, while the next ones are
-on their way into a second buffer. Each chunk is completed by one rank and then copied, so results
-are the same to the bit. Method: P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms
-for clusters of workstations", J. Parallel Distrib. Comput. 69 (2009).
+on their way into other buffers. What is to be done with a segment besides, before it is first
+needed and once it is complete, is done while others are on their way. Each chunk is completed by
+one rank and then copied, so results are the same to the bit. Method: P. Patarasuk and X. Yuan,
+"Bandwidth optimal all-reduce algorithms for clusters of workstations", J. Parallel Distrib.
+Comput. 69 (2009).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +27,30 @@ import torch
 
 from hpc_train.comm.arithmetic import add_for, field, raw
 from hpc_train.comm.cut import slices
+from hpc_train.comm.phases import Phase, walk
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-_SEGMENT_BYTES = 512 * 2**10
-_WINDOW = 2  # receives that are open at a time
+
+@dataclass(frozen=True)
+class Traffic:
+    """How much travels at a time.
+
+    Attributes:
+        segment_bytes: most that a message holds, >= an element.
+        window: receives that are open at a time, >= 1.
+    """
+
+    segment_bytes: int
+    window: int
+
+
+IN_NODE = Traffic(512 * 2**10, 2)
+# Below 64 KiB, up to which MPI libraries send over TCP without asking first: the answer would wait
+# behind all that its sender has queued on the same connection (measured over 1 Gbit/s: 0.99 of what
+# the link carries; 0.73 with 512 KiB).
+BETWEEN_NODES = Traffic(60 * 2**10, 4)
 
 
 @dataclass(frozen=True)
@@ -40,11 +61,13 @@ class Hop:
         place: which elements.
         adds: whether it is added to what is there, or takes its place.
         passes: whether it is sent on to the next rank.
+        completes: whether the place then holds the sum over all ranks.
     """
 
     place: slice
     adds: bool
     passes: bool
+    completes: bool
 
 
 def hops(rank: int, num_ranks: int, size: int, segment: int) -> tuple[list[slice], list[Hop]]:
@@ -68,11 +91,27 @@ def hops(rank: int, num_ranks: int, size: int, segment: int) -> tuple[list[slice
 
     last = 2 * num_ranks - 3
     gets = [
-        Hop(place, adds=step < num_ranks - 1, passes=step < last)
+        Hop(place, step < num_ranks - 1, step < last, completes=step >= num_ranks - 2)
         for step in range(last + 1)
         for place in segments(rank - step - 1)
     ]
     return segments(rank), gets
+
+
+@dataclass(frozen=True)
+class _Get:
+    """A hop with all that it takes, prepared: what comes, what is done before and after."""
+
+    hop: Hop
+    into: Any
+    add: tuple[Any, Any, Any]
+    passed: Any
+    before: Phase
+    after: Phase
+
+
+def _nothing(_: slice) -> Phase:
+    return []
 
 
 class RingSum:
@@ -81,15 +120,26 @@ class RingSum:
     Args:
         communicator: the ranks; nothing else may travel on it during a launch.
         buffer: contiguous, shape (n,), on the CPU, of a type in `arithmetic.DTYPES`.
+        traffic: how much travels at a time.
+        before: the steps that make the values of a place, for places that make up the buffer.
+        after: the steps that use the sum of a place, likewise; neither without other ranks.
     """
 
-    def __init__(self, communicator: MPI.Comm, buffer: torch.Tensor) -> None:
+    def __init__(
+        self,
+        communicator: MPI.Comm,
+        buffer: torch.Tensor,
+        traffic: Traffic = IN_NODE,
+        before: Callable[[slice], Phase] = _nothing,
+        after: Callable[[slice], Phase] = _nothing,
+    ) -> None:
         rank, size = communicator.Get_rank(), communicator.Get_size()
         self._next, self._before = (rank + 1) % size, (rank - 1) % size
         self._communicator = communicator
         self._add = add_for(buffer.dtype)
         item = buffer.element_size()
-        segment = _SEGMENT_BYTES // item
+        segment = traffic.segment_bytes // item
+        self._window = traffic.window
         first, gets = hops(rank, size, buffer.numel(), segment) if size > 1 else ([], [])
         values, octets = field(buffer), raw(buffer)
 
@@ -97,37 +147,47 @@ class RingSum:
             return octets[place.start * item : place.stop * item]
 
         length = max((hop.place.stop - hop.place.start for hop in gets), default=0)
-        scratch = [torch.empty(length, dtype=buffer.dtype) for _ in range(_WINDOW)]
-        self._first = [(place.start, message(place)) for place in first]
-        self._gets: list[tuple[Hop, Any, Any, Any]] = []
+        scratch = [torch.empty(length, dtype=buffer.dtype) for _ in range(traffic.window)]
+        self._first = [(place.start, message(place), before(place)) for place in first]
+        self._gets: list[_Get] = []
         for number, hop in enumerate(gets):
-            spare = scratch[number % _WINDOW][: hop.place.stop - hop.place.start]
-            into = raw(spare) if hop.adds else message(hop.place)
-            self._gets.append((hop, into, field(spare), values[hop.place]))
-        self._messages = [message(hop.place) for hop in gets]
+            place, own = hop.place, values[hop.place]
+            spare = scratch[number % traffic.window][: place.stop - place.start]
+            into = raw(spare) if hop.adds else message(place)
+            first_use = before(place) if hop.adds else []
+            last_use = after(place) if hop.completes else []
+            add = (own, field(spare), own)
+            self._gets.append(_Get(hop, into, add, message(place), first_use, last_use))
 
     def launch(self) -> None:
         """Send, add and pass on, until every rank has all."""
         isend, following = self._communicator.Isend, self._next
-        sent = {start: isend(message, following) for start, message in self._first}
-        coming = [self._receive(number, sent) for number in range(min(_WINDOW, len(self._gets)))]
-        for number, (hop, _, summand, values) in enumerate(self._gets):
+        sent: dict[int, MPI.Request] = {}
+        coming: list[MPI.Request] = []
+        self._open(coming, self._window, sent)
+        for start, message, before in self._first:
+            walk(before)
+            sent[start] = isend(message, following)
+        for number, get in enumerate(self._gets):
+            self._open(coming, number + self._window, sent)
+            walk(get.before)
             coming[number].Wait()
-            if hop.adds:
-                self._add(values, summand, values)
-            if hop.passes:
-                sent[hop.place.start] = isend(self._messages[number], following)
-            if number + _WINDOW < len(self._gets):
-                coming.append(self._receive(number + _WINDOW, sent))
+            if get.hop.adds:
+                self._add(*get.add)
+            if get.hop.passes:
+                sent[get.hop.place.start] = isend(get.passed, following)
+            walk(get.after)
         for request in sent.values():
             request.Wait()
 
-    def _receive(self, number: int, sent: dict[int, MPI.Request]) -> MPI.Request:
-        """Open a receive; into the buffer only when what was there has left."""
-        hop, into, _, _ = self._gets[number]
-        if not hop.adds and hop.place.start in sent:
-            sent.pop(hop.place.start).Wait()
-        return self._communicator.Irecv(into, self._before)
+    def _open(self, coming: list[MPI.Request], until: int, sent: dict[int, MPI.Request]) -> None:
+        """Open receives up to number `until`; into the buffer only when what was there has left."""
+        for get in self._gets[len(coming) : until]:
+            if not get.hop.adds:
+                if get.hop.place.start not in sent:
+                    return
+                sent.pop(get.hop.place.start).Wait()
+            coming.append(self._communicator.Irecv(get.into, self._before))
 
     def finish(self) -> None:
         """Nothing is left to do."""

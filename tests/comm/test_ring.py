@@ -44,6 +44,20 @@ def test_every_rank_ends_with_the_sum(num_ranks, size, segment):
     assert max(sent) <= 2 * (num_ranks - 1) * chunk
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 9), st.integers(1, 200), st.integers(1, 60))
+def test_every_element_is_used_first_once_and_completed_once(num_ranks, size, segment):
+    for rank in range(num_ranks):
+        first, gets = hops(rank, num_ranks, size, segment)
+        begun = [*first, *(hop.place for hop in gets if hop.adds)]
+        ended = [hop.place for hop in gets if hop.completes]
+        for places in (begun, ended):
+            assert sorted(i for p in places for i in range(p.start, p.stop)) == list(range(size))
+        # what is complete is added to no more
+        late = [hop.completes for hop in gets]
+        assert late == sorted(late)
+
+
 @pytest.mark.parametrize("num_ranks", [64, 129])
 def test_many_ranks(num_ranks):
     held, sent = simulate(num_ranks, 1000, 3)
