@@ -247,8 +247,7 @@ class _Server:
                 raise ValueError
             fork = os.fork()
             if not fork:
-                self._leave()
-                self.files = files
+                self._leave(files)
                 return dict(told)
             self._forks[fork] = peer
             os.setpgid(fork, told["group"])
@@ -272,15 +271,18 @@ class _Server:
                         peer.sendall(_HEAD.pack(ended[1]))
                     self._drop(peer)
 
-    def _leave(self) -> None:
-        """Have nothing of the server's any more."""
+    def _leave(self, files: list[int]) -> None:
+        """Be the fork, with these files, and have nothing of the server's any more."""
         global _is_fork
-        _is_fork = True
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._selector.close()
-        for one in (self._listener, self._bell, self._rope, *self._peers):
-            one.close()
+        _is_fork, self.files = True, files
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._selector.close()
+            for one in (self._listener, self._bell, self._rope, *self._peers):
+                one.close()
+        except BaseException:  # there must not be two servers
+            os._exit(1)
 
 
 def _become(told: dict[str, Any], files: Sequence[int]) -> None:

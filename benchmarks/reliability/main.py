@@ -42,7 +42,7 @@ RESPAWN_SECONDS, KILL_EVERY = 180.0, 10.0
 RESPAWN_HIDDEN, STEADY = 512, 300  # so many batches after which nothing is imported any more
 # two hidden layers of so many, global batch: 0.6 million weights, and 0.09 with more to do for each
 OVERHEAD = {"many weights": (768, 84), "few weights": (272, 719)}
-OVERHEAD_STEPS, WARM_UP = 500, 100
+OVERHEAD_STEPS, WARM_UP = 300, 60
 PROBLEMS = ("hang", "failed", "samples", "weights")
 
 
@@ -244,13 +244,17 @@ def overhead(folder: Path, asked: Asked) -> dict:
     """Steps of 2 ranks, of some 10 ms, with all of it and without, by turns; medians over steps."""
     found = {}
     for name, network in OVERHEAD.items():
-        found[name] = compared(folder / name, *network)
+        found[name] = compared(folder / name, *network, asked.seconds / len(OVERHEAD))
         asked.keep(found)
     return found
 
 
-def compared(folder: Path, hidden: int, batch_size: int) -> dict:
-    """One network, in pairs of jobs that take turns of a fraction of a second."""
+def compared(folder: Path, hidden: int, batch_size: int, seconds: float) -> dict:
+    """One network, in pairs of jobs that take turns of a fraction of a second.
+
+    Shares are equal throughout: a turn that ends in the middle of a step looks like a slow rank.
+    """
+    until = time.monotonic() + seconds
     sides = {"without": ["recovery.watch=false", "recovery.shrink=false"], "with": []}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for number in range(ROUNDS):
@@ -260,6 +264,7 @@ def compared(folder: Path, hidden: int, batch_size: int) -> dict:
         def start(name: str, jobs: dict[str, Job] = jobs, number: int = number) -> Popen[bytes]:
             more = [*sides[name], f"data.batch_size={batch_size}", f"run.steps={OVERHEAD_STEPS}"]
             more += ["run.evaluate=never", "checkpoint.every=never", "task.name=timed:Timed"]
+            more += ["schedule.policy=static"]
             place = folder / f"{name}-{number}"
             told = {timed.PLACE: f"{place}.times", "PYTHONPATH": f"{HERE}:{HERE.parents[1]}"}
             tolerant = name == "with"
@@ -276,6 +281,8 @@ def compared(folder: Path, hidden: int, batch_size: int) -> dict:
                 sys.exit(job.text())
             rounds[name].append(median_step(job.run, Path(f"{folder / name}-{number}.times")))
             job.close()
+        if time.monotonic() > until:
+            break
     ratios = paired_ratios(*([one["step"] for one in rounds[name]] for name in ("with", "without")))
     parts = {
         part: [float(np.median([one.get(part, 0.0) for one in rounds[name]])) for name in sides]
