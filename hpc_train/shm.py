@@ -202,6 +202,7 @@ def meet(
     num_ranks: int,
     broadcast: Callable[[Any], Any],
     gather: Callable[[Any], list[Any]],
+    gap: int = 0,
 ) -> tuple[Segment | None, str]:
     """A segment that all ranks of a node have open, its name gone, each having reserved its part.
 
@@ -211,6 +212,7 @@ def meet(
         rank, num_ranks: this one, and how many call.
         broadcast: gives rank 0's value to all.
         gather: gives every rank's value to all.
+        gap: bytes at the end of each part that nobody uses: no memory is taken for them.
 
     Returns:
         The segment and ""; or None and what went wrong first, on all ranks alike.
@@ -236,7 +238,7 @@ def meet(
     if segment is not None and not problem:
         try:
             part = part_bytes(-(-size // num_ranks))
-            segment.reserve(min(part * rank, size), min(part * (rank + 1), size))
+            segment.reserve(min(part * rank, size), min(part * (rank + 1) - gap, size))
         except OSError as error:
             problem = str(error.strerror)
         problem = first_problem(gather, problem)

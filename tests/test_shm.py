@@ -104,6 +104,14 @@ def test_large_parts_of_several_owners_are_zeros_and_seen_by_all():
     assert np.array_equal(read, values)
 
 
+def test_what_nobody_uses_of_a_part_takes_no_memory():
+    size, gap = 2 * HUGE_BYTES, 3 * 4096
+    segment, problem = shm.meet(size, 0, 1, lambda value: value, lambda value: [value], gap)
+    assert segment is not None, problem
+    with segment:
+        assert os.stat(segment._descriptor).st_blocks * 512 == size - gap
+
+
 def test_without_huge_pages_all_the_same_is_there(monkeypatch):
     asked = []
     refuses = SimpleNamespace(madvise=lambda *told: asked.append(told) or -1, mmap=shm._LIBC.mmap)

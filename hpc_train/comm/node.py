@@ -78,7 +78,7 @@ class Node:
             cannot be had, with a warning from one of them.
         """
         stride = part_bytes(size)
-        whole = self._map(stride * self.size)
+        whole = self._map(stride * self.size, stride - whole_pages(size))
         if whole is None:
             return None
         return [whole[stride * rank : stride * rank + size] for rank in range(self.size)]
@@ -94,14 +94,18 @@ class Node:
         whole = self._map(whole_pages(size))
         return None if whole is None else whole[:size]
 
-    def _map(self, size: int) -> NDArray[np.uint8] | None:
-        """A segment of `size` bytes, whole pages; each rank finds memory for its part of it."""
+    def _map(self, size: int, gap: int = 0) -> NDArray[np.uint8] | None:
+        """A segment of `size` bytes, whole pages; each rank finds memory for its part of it.
+
+        Not for the last `gap` bytes of its part.
+        """
         segment, problem = shm.meet(
             size,
             self.rank,
             self.size,
             partial(letters.broadcast, self.communicator),
             partial(letters.gather, self.communicator),
+            gap,
         )
         if segment is None:
             self._complain(problem)
@@ -110,7 +114,7 @@ class Node:
             whole = segment.map()
         # the first touch: pages of one's own part are mapped from here on
         part = part_bytes(-(-size // self.size))
-        whole[part * self.rank : part * (self.rank + 1)] = 0
+        whole[part * self.rank : part * (self.rank + 1) - gap] = 0
         return whole
 
     def allocate(self, size: int, dtype: torch.dtype) -> torch.Tensor | None:
