@@ -79,9 +79,13 @@ def cycles(seed: int) -> dict[str, Any]:
 
 
 def give(cluster: Cluster, runs: Runs, run: Path, nodes: int) -> None:
-    """Let a job that waits have so many nodes: Slurm by itself gives the fewest of a range."""
+    """Let a job that waits have so many nodes: Slurm by itself gives the fewest of a range.
+
+    It remembers as many cores as the job has had, which fewer nodes may not have.
+    """
     job = runs.jobs(run)[0]["JobId"]
-    words = ("update", f"JobId={job}", f"NumNodes={nodes}-{nodes}", f"NumTasks={nodes}")
+    amounts = (f"NumNodes={nodes}-{nodes}", f"NumTasks={nodes}", f"NumCPUs={nodes}")
+    words = ("update", f"JobId={job}", *amounts)
     until = time.monotonic() + 5
     while time.monotonic() < until:
         try:

@@ -6,12 +6,16 @@
 MPI spins while it waits. On cores of one's own that is fastest. But where ranks are more than
 cores, who spins takes time from who computes; and under a CPU quota a rank that spins has spent its
 time when its turn comes. There ranks sleep, the longer the longer they have waited already.
+
+A rank that has nothing to do in a batch waits for all of it, on any machine: it sleeps for as long
+as it has lately waited at least, and only then looks for the others, so that nobody waits for it.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 _SPINS = 20  # tests before the first nap
 _PART = 1 / 8  # of what was waited already, for the next nap ...
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 50e-6, 2e-3  # ... within these: a look costs CPU time, too
+_REMEMBERED = 8  # waits of an idle rank; it sleeps for the shortest of them ...
+_SURE_PART, _EARLY_SECONDS = 0.8, 1e-3  # ... less what steps vary by, and what waking up may take
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,8 @@ class Gate:
 
     Args:
         communicator: the ranks.
-        seats: of all ranks; where none of them is short of cores, nobody waits here: MPI's own
-            waiting is faster.
+        seats: of all ranks; where none of them is short of cores, none that has computed waits
+            here: MPI's own waiting is faster.
 
     Attributes:
         seats: as above.
@@ -86,21 +92,47 @@ class Gate:
 
     def __init__(self, communicator: MPI.Intracomm, seats: Sequence[Seat]) -> None:
         self.seats = seats
-        self.cpus = own_cpus(seats, communicator.Get_rank())
         self._communicator = communicator
+        self._rank = communicator.Get_rank()
+        self.cpus = own_cpus(seats, self._rank)
+        self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self.is_tight = is_tight(seats)
 
-    def pass_together(self) -> None:
-        """Return once all ranks have called, or at once where none needs to sleep."""
-        if not self.is_tight:
+    def pass_together(self, counts: Sequence[int]) -> None:
+        """Return once all ranks have called, or at once where none needs to sleep.
+
+        Args:
+            counts: the samples that each rank had, shape (num_ranks,); the same on all of them.
+        """
+        is_idle = 0 in counts and counts[self._rank] == 0
+        if not is_idle:
+            self._waits.clear()  # by the time that it is idle again, steps may take less
+        if not self.is_tight and 0 not in counts:
             return
         operation("assemble")
         request = self._communicator.Ibarrier()
-        for _ in range(_SPINS):
-            if request.Test():
-                return
         started = time.perf_counter()
-        with phase("waiting", operation="assemble"):
-            while not request.Test():
-                waited = time.perf_counter() - started
-                time.sleep(min(max(waited * _PART, _SHORTEST_SECONDS), _LONGEST_SECONDS))
+        if not any(request.Test() for _ in range(_SPINS)):
+            with phase("waiting", operation="assemble"):
+                if is_idle and (seconds := self._sure_seconds()):
+                    time.sleep(seconds)
+                    if request.Test():  # who knows for how long they have been there
+                        self._waits.clear()
+                        return
+                self._await(request, started)
+        if is_idle:
+            self._waits.append(time.perf_counter() - started)
+
+    def _await(self, request: MPI.Request, started: float) -> None:
+        if not self.is_tight:
+            request.Wait()
+            return
+        while not request.Test():
+            waited = time.perf_counter() - started
+            time.sleep(min(max(waited * _PART, _SHORTEST_SECONDS), _LONGEST_SECONDS))
+
+    def _sure_seconds(self) -> float:
+        """For how long an idle rank will hardly be missed; 0 until it has waited a few times."""
+        if len(self._waits) < _REMEMBERED:
+            return 0.0
+        return max(0.0, _SURE_PART * min(self._waits) - _EARLY_SECONDS)

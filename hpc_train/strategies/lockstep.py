@@ -167,7 +167,7 @@ class LockStep:
         if self.claims is not None:
             self.claims.finish()
             self.claims.tell(tally)
-        self._comm.gate.pass_together()
+        self._comm.gate.pass_together(self._counts)
         outcome = self._step(learner, tally)
         # a batch of several phases tells its seconds once, in the first of them
         measured = self._before if max(outcome.total.busy_seconds) > 0 else ()

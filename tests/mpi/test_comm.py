@@ -76,20 +76,22 @@ def test_an_error_of_one_rank_is_raised_on_all(comm):
     agree(error.lines()[0].startswith(f"rank {comm.world.size - 1} on "), error.lines())
 
 
+@pytest.mark.parametrize("idle", [False, True])
 @pytest.mark.parametrize("tight", [False, True])
-def test_a_gate_holds_ranks_back_only_where_they_are_short_of_cores(comm, tight):
+def test_a_gate_holds_ranks_back_where_they_are_short_of_cores_or_idle(comm, tight, idle):
     """A rank that waits asleep passes when all are there; clocks of one machine agree."""
     communicator = comm.data.Dup()
     seat = Seat("here", range(1 if tight else 64))
     gate = Gate(communicator, [seat] * max(2, comm.world.size))
+    counts = [1] * (comm.world.size - 1) + [int(not idle)]
     for last in range(comm.world.size):
         comm.meet()
         if comm.world.rank == last:
             time.sleep(0.02)
         came = time.monotonic()
-        gate.pass_together()
+        gate.pass_together(counts)
         passed = time.monotonic()
         everyone = comm.gather([came, passed])
         together = max(one for one, _ in everyone) <= min(one for _, one in everyone)
-        agree(together or not tight, everyone)
+        agree(together or not (tight or idle), everyone)
     communicator.Free()
