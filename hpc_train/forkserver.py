@@ -15,7 +15,8 @@ does all of it itself.
 
 The server ends when nobody is connected any more: each rank of the node holds a connection, which
 the kernel closes for those that die. It listens on a name of the node, not on a file, and hears
-nobody but processes of its own user. It starts no threads, and opens neither MPI nor data nor GPU.
+nobody but processes of its own user. It starts no threads of its own, and opens neither MPI nor
+data nor GPU.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -150,14 +153,20 @@ def ask() -> None:
 
 def _end_like(connection: socket.socket, fork: int) -> NoReturn:
     """Wait for the end of a fork, and end like it."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the fork hears it, too
+    for number in (signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the fork hears it, too
     connection.settimeout(None)
+    watched = None
+    with contextlib.suppress(OSError, AttributeError):  # Linux 5.3
+        watched = os.pidfd_open(fork)
     code = 0
     try:
         code = os.waitstatus_to_exitcode(_HEAD.unpack(_exactly(connection, _HEAD.size))[0])
     except (OSError, ValueError):  # the server is gone, and what it would have told
+        if watched is not None:  # a zombie is over, too, though it has its number still
+            select.select([watched], [], [])
         with contextlib.suppress(OSError):
-            while True:
+            while watched is None:
                 os.kill(fork, 0)
                 time.sleep(_LOOK_SECONDS)
     if code < 0:
@@ -218,7 +227,10 @@ class _Server:
                 return None
 
     def _accept(self) -> None:
-        peer, _ = self._listener.accept()
+        try:
+            peer, _ = self._listener.accept()
+        except OSError:  # gone again, or too many files are open: it will import for itself
+            return
         if not _is_ours(peer):
             peer.close()
             return
@@ -297,6 +309,10 @@ def _become(told: dict[str, Any], files: Sequence[int]) -> None:
     for number in told["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     sys.argv, sys.orig_argv = told["argv"], told["orig_argv"]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it was made for another file
+        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()  # else all forks would draw the same numbers; Python's own knows forks
     text = sys.orig_argv[sys.orig_argv.index("-c") + 1]
     exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
 

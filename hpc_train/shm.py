@@ -121,7 +121,10 @@ class Segment:
             return
         for page in range(start, stop, HUGE_BYTES):
             os.posix_fallocate(self._descriptor, page, PAGE_BYTES)
-        part = self.map()[start:stop]
+        try:
+            part = self.map()[start:stop]
+        except OSError:
+            return
         _LIBC.madvise(ctypes.c_void_p(part.ctypes.data), ctypes.c_size_t(part.size), _COLLAPSE)
 
     def map(self) -> NDArray[np.uint8]:
@@ -130,16 +133,23 @@ class Segment:
         Raises:
             OSError: if the system refuses so much address space.
         """
-        if self.size < HUGE_BYTES:
-            view: Any = mmap.mmap(self._descriptor, self.size)
-            return np.frombuffer(view, np.uint8)
+        if self.size >= HUGE_BYTES:
+            with contextlib.suppress(OSError):
+                return self._map_aligned()
+        view: Any = mmap.mmap(self._descriptor, self.size)
+        return np.frombuffer(view, np.uint8)
+
+    def _map_aligned(self) -> NDArray[np.uint8]:
         # huge pages are mapped as such where their addresses are multiples of their size, too: so
         # there, in a larger range, which is unmapped as one when its last array goes
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        around: Any = np.frombuffer(mmap.mmap(-1, self.size + HUGE_BYTES, flags=flags), np.uint8)
-        start = -around.ctypes.data % HUGE_BYTES
-        found: NDArray[np.uint8] = around[start : start + self.size]
-        self._map_at(found.ctypes.data)
+        # only for reading: what could be written to would count against limits
+        around = mmap.mmap(-1, self.size + HUGE_BYTES, flags=flags, prot=mmap.PROT_READ)
+        address = round_up(np.frombuffer(around, np.uint8).ctypes.data, HUGE_BYTES)
+        self._map_at(address)
+        whole: Any = (ctypes.c_ubyte * self.size).from_address(address)
+        whole.around = around  # lives as long
+        found: NDArray[np.uint8] = np.frombuffer(whole, np.uint8)
         return found
 
     def _map_at(self, address: int) -> None:

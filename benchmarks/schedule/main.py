@@ -154,7 +154,7 @@ def everything(folder, rounds):
         "simulated": simulated.figures,
         "computing-equal": lambda: against_static(folder, rounds, 2, [*COMPUTING, short]),
         "sleeping-4441": lambda: against_static(folder, rounds, 4, [*SLEEPING, short], *slow),
-        "sleeping-equal": lambda: against_static(folder, rounds, 4, [*SLEEPING, short]),
+        "sleeping-equal": lambda: against_static(folder, rounds, 4, [*SLEEPING, "run.steps=160"]),
         "claims-lognormal": lambda: claimed(folder, rounds, 0.2),
         "claims-exponential": lambda: claimed(folder, rounds, 0, "--inject", "jitter:20%"),
         "claims-unequal": lambda: claimed(folder, rounds, 0.2, *slow),

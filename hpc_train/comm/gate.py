@@ -31,6 +31,7 @@ _SPINS = 20  # tests before the first nap
 _PART = 1 / 8  # of what was waited already, for the next nap ...
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 50e-6, 2e-3  # ... within these: a look costs CPU time, too
 _REMEMBERED = 8  # waits of an idle rank; it sleeps for the shortest of them ...
+_SLICE_SECONDS = 20e-3  # ... in so many at a time, if steps have become much shorter
 _SURE_PART, _EARLY_SECONDS = 0.8, 1e-3  # ... less what steps vary by, and what waking up may take
 
 
@@ -114,8 +115,9 @@ class Gate:
         started = time.perf_counter()
         if not any(request.Test() for _ in range(_SPINS)):
             with phase("waiting", operation="assemble"):
-                if is_idle and (seconds := self._sure_seconds()):
-                    time.sleep(seconds)
+                until = started + self._sure_seconds() if is_idle else started
+                while (seconds := until - time.perf_counter()) > 0:
+                    time.sleep(min(seconds, _SLICE_SECONDS))
                     if request.Test():  # who knows for how long they have been there
                         self._waits.clear()
                         return

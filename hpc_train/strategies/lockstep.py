@@ -167,13 +167,21 @@ class LockStep:
         if self.claims is not None:
             self.claims.finish()
             self.claims.tell(tally)
-        self._comm.gate.pass_together(self._counts)
+        self._comm.gate.pass_together(self._waited_for())
         outcome = self._step(learner, tally)
         # a batch of several phases tells its seconds once, in the first of them
         measured = self._before if max(outcome.total.busy_seconds) > 0 else ()
         if measured and self._comm.world.is_coordinator:
             self._schedule(measured, outcome.total)
         return replace(outcome, before=self._done(measured, outcome.total))
+
+    def _waited_for(self) -> tuple[int, ...]:
+        """The samples of each rank, where one without any may sleep; else nothing.
+
+        It must not where it sums beside the others' backward passes, or claims samples of theirs.
+        """
+        overlaps = self._decision is not None and self._decision.overlap
+        return () if overlaps or self.claims is not None else self._counts
 
     def _done(self, counts: tuple[int, ...], total: Total) -> tuple[int, ...]:
         """The samples that each rank had, where the plan gave it `counts`."""

@@ -143,9 +143,10 @@ def hold_forks(comm: Comm) -> Hold | None:
         name = comm.broadcast(uuid.uuid4().hex)
         os.environ[NAME] = name
         hold = None
-        if comm.world.local_rank == 0 and comm.world.size > 1:
+        # a quota of this rank alone would be that of all that is forked
+        if comm.world.local_rank == 0 and comm.world.size > 1 and comm.gate.cpus is None:
             modules = [one for one in sys.modules if one.partition(".")[0] in _KNOWN]
-            with suppress(OSError):
+            with suppress(Exception):  # whatever it is, the others wait
                 hold = start(name, flags_of(sys.orig_argv[1:]), modules)
         comm.meet()
         if hold is not None:

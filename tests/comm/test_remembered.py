@@ -72,9 +72,9 @@ def test_only_rank_0_writes_and_a_folder_that_cannot_be_made_is_done_without(tmp
         "[]",
         "{",
         '{"schema_version": 9, "sets": {}}',
-        '{"schema_version": 1}',
-        '{"schema_version": 1, "sets": {"k": {"day": "2020-01-01"}}}',
-        '{"schema_version": 1, "sets": [1]}',
+        '{"schema_version": 2}',
+        '{"schema_version": 2, "sets": {"k": {"day": "2020-01-01"}}}',
+        '{"schema_version": 2, "sets": [1]}',
     ],
 )
 def test_what_is_old_or_of_another_kind_is_not_taken(text):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,9 @@ def test_killed_ranks_are_replaced_again_and_again(config, tmp_path):
         wait(job, lambda count=number: len(events(run, "joined")) > count, "nobody joins")
         assert events(run, "joined")[number].startswith(f"rank {rank} is replaced from batch ")
         assert events(run, "joined")[number].endswith("going on with 3 ranks")
+        wait(job, lambda rank=rank: pid_of(run, rank) not in (None, *killed), "it does not train")
+        is_fork = b"forkserver" in Path(f"/proc/{pid_of(run, rank)}/cmdline").read_bytes()
+        assert is_fork, "it imported for itself"
     wait(job, lambda: [3, 6, 7] in counts(run), "no step of all ranks, with their shares")
     job.signal(signal.SIGUSR1)
     ended = job.end()
