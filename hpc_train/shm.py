@@ -45,7 +45,6 @@ HUGE_BYTES = 2 * 2**20  # with pages of 4 KiB; other kernels have larger ones, a
 _PREFIX = "hpc_train-"
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 _FIXED = 0x10  # mmap: at this very address
-_NO_RESERVE = 0x4000  # mmap: memory that is never touched is not counted
 _COLLAPSE = 25  # madvise
 
 
@@ -142,7 +141,7 @@ class Segment:
     def _map_aligned(self) -> NDArray[np.uint8]:
         # huge pages are mapped as such where their addresses are multiples of their size, too: so
         # there, in a larger range, which is unmapped as one when its last array goes
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         # only for reading: what could be written to would count against limits
         around = mmap.mmap(-1, self.size + HUGE_BYTES, flags=flags, prot=mmap.PROT_READ)
         address = round_up(np.frombuffer(around, np.uint8).ctypes.data, HUGE_BYTES)
@@ -247,8 +246,8 @@ def meet(
             segment.unlink()
     if segment is not None and not problem:
         try:
-            part = part_bytes(-(-size // num_ranks))
-            segment.reserve(min(part * rank, size), min(part * (rank + 1) - gap, size))
+            part = part_of(size, rank, num_ranks, gap)
+            segment.reserve(part.start, part.stop)
         except OSError as error:
             problem = str(error.strerror)
         problem = first_problem(gather, problem)
@@ -275,6 +274,13 @@ def whole_pages(size: int) -> int:
 def part_bytes(size: int) -> int:
     """How far parts of `size` bytes lie apart: whole pages, and huge ones if they fill any."""
     return round_up(size, HUGE_BYTES if size >= HUGE_BYTES else PAGE_BYTES)
+
+
+def part_of(size: int, rank: int, num_ranks: int, gap: int = 0) -> slice:
+    """The bytes that are a rank's part of `size`; arguments as of `meet`."""
+    part = part_bytes(-(-size // num_ranks))
+    start = min(part * rank, size)
+    return slice(start, max(start, min(part * (rank + 1) - gap, size)))
 
 
 def round_up(size: int, unit: int) -> int:

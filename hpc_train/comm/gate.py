@@ -31,8 +31,8 @@ _SPINS = 20  # tests before the first nap
 _PART = 1 / 8  # of what was waited already, for the next nap ...
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 50e-6, 2e-3  # ... within these: a look costs CPU time, too
 _REMEMBERED = 8  # waits of an idle rank; it sleeps for the shortest of them ...
-_SLICE_SECONDS = 20e-3  # ... in so many at a time, if steps have become much shorter
 _SURE_PART, _EARLY_SECONDS = 0.8, 1e-3  # ... less what steps vary by, and what waking up may take
+_SLICE_SECONDS = 20e-3  # the most that it sleeps without a look: steps may have become shorter
 
 
 @dataclass(frozen=True)
@@ -105,25 +105,32 @@ class Gate:
         Args:
             counts: the samples that each rank had, shape (num_ranks,); the same on all of them.
         """
-        is_idle = 0 in counts and counts[self._rank] == 0
+        somebody_is_idle = 0 in counts
+        is_idle = somebody_is_idle and counts[self._rank] == 0
         if not is_idle:
             self._waits.clear()  # by the time that it is idle again, steps may take less
-        if not self.is_tight and 0 not in counts:
+        if not (self.is_tight or somebody_is_idle):
             return
         operation("assemble")
         request = self._communicator.Ibarrier()
         started = time.perf_counter()
         if not any(request.Test() for _ in range(_SPINS)):
             with phase("waiting", operation="assemble"):
-                until = started + self._sure_seconds() if is_idle else started
-                while (seconds := until - time.perf_counter()) > 0:
-                    time.sleep(min(seconds, _SLICE_SECONDS))
-                    if request.Test():  # who knows for how long they have been there
-                        self._waits.clear()
-                        return
+                if is_idle and self._overslept(request, started):
+                    self._waits.clear()
+                    return
                 self._await(request, started)
         if is_idle:
             self._waits.append(time.perf_counter() - started)
+
+    def _overslept(self, request: MPI.Request, started: float) -> bool:
+        """Sleep while an idle rank will hardly be missed; whether others are there before that."""
+        until = started + self._sure_seconds()
+        while (seconds := until - time.perf_counter()) > 0:
+            time.sleep(min(seconds, _SLICE_SECONDS))
+            if request.Test():  # who knows for how long they have been there
+                return True
+        return False
 
     def _await(self, request: MPI.Request, started: float) -> None:
         if not self.is_tight:

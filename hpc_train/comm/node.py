@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from hpc_train import shm
 from hpc_train.comm import letters
-from hpc_train.shm import part_bytes, whole_pages
+from hpc_train.shm import part_bytes, part_of, whole_pages
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -113,8 +113,7 @@ class Node:
         with segment:
             whole = segment.map()
         # the first touch: pages of one's own part are mapped from here on
-        part = part_bytes(-(-size // self.size))
-        whole[part * self.rank : part * (self.rank + 1) - gap] = 0
+        whole[part_of(size, self.rank, self.size, gap)] = 0
         return whole
 
     def allocate(self, size: int, dtype: torch.dtype) -> torch.Tensor | None:

@@ -22,7 +22,7 @@ from hpc_train.comm.choice import Choice
 if TYPE_CHECKING:
     from hpc_train.comm.communicator import Comm
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 2  # raised, too, when collectives change: what was measured holds no more
 _MAX_SETS = 64
 _DAYS = 30
 
