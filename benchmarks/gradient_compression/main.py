@@ -20,13 +20,7 @@ from typing import Any
 from hpc_train.bench.harness import circumstances, write_results
 
 RESULTS = Path(__file__).parent / "results" / "mnist-cnn.json"
-SIDES = {
-    "none": ["comm.gradient_compression=none"],
-    "fp16": ["comm.gradient_compression=fp16"],
-    "bf16": ["comm.gradient_compression=bf16"],
-    "topk": ["comm.gradient_compression=topk"],
-    "powersgd": ["comm.gradient_compression=powersgd"],
-}
+SIDES = ("none", "fp16", "bf16", "topk", "powersgd")
 
 
 def hpc_train(folder: Path, *words: str) -> str:
@@ -40,9 +34,9 @@ def hpc_train(folder: Path, *words: str) -> str:
 
 def accuracy(folder: Path, options: argparse.Namespace, side: str, seed: int) -> float:
     """Of the test data, after one training; patient with ranks that others keep from computing."""
-    words = ["run", "mnist-cnn", "-n", str(options.ranks), *SIDES[side], f"run.seed={seed}"]
-    words += [f"run.epochs={options.epochs}", "run.evaluate=never", "checkpoint.every=never"]
-    words += ["device.threads=1", "recovery.on_hang=wait", "--json"]
+    words = ["run", "mnist-cnn", "-n", str(options.ranks), f"comm.gradient_compression={side}"]
+    words += [f"run.seed={seed}", f"run.epochs={options.epochs}", "run.evaluate=never"]
+    words += ["checkpoint.every=never", "device.threads=1", "recovery.on_hang=wait", "--json"]
     result = json.loads(hpc_train(folder, *words))
     return float(result["metrics"]["test"]["accuracy"])
 

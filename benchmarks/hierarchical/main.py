@@ -201,7 +201,7 @@ def main() -> None:
             subprocess.run(command.split(), check=True)
         with tempfile.TemporaryDirectory() as folder:
             found = {m: job(options, names, m, Path(folder)) for m in MAPPINGS}
-        lost = {name: losses(name) for name in names}
+        lost = [losses(name) for name in names]
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False)
@@ -220,7 +220,7 @@ def losses(name: str) -> dict[str, int]:
 
 
 def report(
-    options: argparse.Namespace, found: dict[str, dict[str, Any]], lost: dict[str, dict[str, int]]
+    options: argparse.Namespace, found: dict[str, dict[str, Any]], lost: list[dict[str, int]]
 ) -> None:
     """Print and record; each node sends as many bytes as the buffer has, at the least."""
     size = options.mib * 2**20
