@@ -19,6 +19,7 @@ from hpc_train.comm.hierarchical import hierarchical
 from hpc_train.comm.native import DTYPES as NATIVE_DTYPES
 from hpc_train.comm.native import NativeSum
 from hpc_train.comm.nccl import FabricSum, nccl
+from hpc_train.comm.once import SumOnce, sum_once
 from hpc_train.comm.operation import Nothing, OnDevice, Operation
 from hpc_train.comm.post import Post
 from hpc_train.comm.ring import BETWEEN_NODES, IN_NODE, RingSum
@@ -40,6 +41,7 @@ __all__ = [
     "Matrix",
     "Operation",
     "Post",
+    "SumOnce",
     "Terms",
     "compressed",
     "connect",
@@ -49,6 +51,7 @@ __all__ = [
     "open_counter",
     "open_store",
     "prepare",
+    "sum_once",
 ]
 
 

@@ -8,8 +8,9 @@
     state      update      update      update                from grad 0, which stays as it is
                rank 0      rank 1      rank 2
 
-Slices are as long as the plan's shares. Where the gradients do not lie in one shared memory
-(several nodes, another collective), 1 is that collective, and 3 reads the rank's own gradient.
+Slices are as long as the plan's shares; 1 is a sum that lies once in the node (`comm.sum_once`).
+Where the gradients do not lie in one shared memory (several nodes, another collective), they are
+sums before, 1 only takes the squares, and 3 reads the rank's own gradient.
 
 Block by block: the next block is read from memory while this one is in the cache, with all that is
 kept of it; the journal saves each block there before it is overwritten.
@@ -26,9 +27,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpc_train.comm import Comm
-from hpc_train.comm.arithmetic import Field, add_for, field, scale_for
-from hpc_train.comm.cut import blocks, per_cache_line, portions
+from hpc_train.comm import Comm, SumOnce, sum_once
+from hpc_train.comm.arithmetic import field, scale_for
+from hpc_train.comm.cut import blocks
 from hpc_train.strategies.arena import Arena, Once, Piece
 from hpc_train.strategies.journal import Copies, Journal
 from hpc_train.strategies.learner import Learner
@@ -37,7 +38,6 @@ from hpc_train.strategies.reduction import Plain
 # all that belongs to a block; measured with 1 MiB of second-level cache per core and 32 MiB behind
 # it: what does not fit into the former costs less than more calls for shorter blocks
 _CACHE_BYTES = 2 * 2**20
-_SUM_BYTES = 256 * 2**10  # the longest block of a sum, whose squares are taken in the cache
 _STEP_BYTES = 16 * 2**10  # blocks are so many times so long
 
 
@@ -92,6 +92,7 @@ class Shards:
     ) -> None:
         self._learner, self._comm, self._journal = learner, comm, journal
         self._wants_sums = sums
+        self._squares = 0.0  # of this rank's slices
         self._counted = 0  # the update that the optimizer's steps have counted
         self._groups = {
             id(flat): group for group in learner.optimizer.param_groups for flat in group["params"]
@@ -100,18 +101,24 @@ class Shards:
 
     def regroup(self) -> None:
         """Make anew what depends on who the ranks are, and where gradients lie; collective."""
-        node, arenas = self._comm.node, self._learner.arenas
-        peers = [node.peers(arena.grad) if node.size > 1 else None for arena in arenas]
-        found = [one for one in peers if one is not None]
-        is_one = self._comm.world.num_nodes == 1 and self._wants_sums
-        self._peers = found if is_one and len(found) == len(arenas) else []
-        self.sums = bool(self._peers)
+        gradients = [arena.grad for arena in self._learner.arenas]
+        found = sum_once(self._comm, gradients, self._look) if self._wants_sums else None
+        self.sums = found is not None
+        self._sum = found or self._own()
         self._shares: tuple[int, ...] = ()
         self._counted = 0
 
     def forgo_sums(self) -> None:
         """Let gradients be summed elsewhere, before `reduce`."""
-        self._peers, self.sums = [], False
+        self._sum, self.sums = self._own(), False
+
+    def _own(self) -> SumOnce:
+        """What looks at the rank's own gradients, which are sums."""
+        own = [[arena.grad] for arena in self._learner.arenas]
+        return SumOnce(self._comm.node, own, self._look)
+
+    def _look(self, block: torch.Tensor) -> None:
+        self._squares += squares(block)
 
     def reduce(self, shares: tuple[int, ...]) -> float:
         """Sum the gradients of all ranks, this one its slice, if that is to be done here.
@@ -124,15 +131,10 @@ class Shards:
         """
         if shares != self._shares:
             self._cut(shares)
-        if self.sums:
-            self._comm.node.barrier()
-        total = 0.0
-        for add, first, others, block in self._sums:
-            for other in others:
-                add(first, other, first)
-            total += squares(block)
+        self._squares = 0.0
+        self._sum.launch()
         # every node has all of the sum
-        return total if self._comm.world.node == 0 else 0.0
+        return self._squares if self._comm.world.node == 0 else 0.0
 
     def update(self, factor: float, number: int) -> None:
         """Update this rank's slice with `factor` times the gradient; update `number`."""
@@ -188,32 +190,21 @@ class Shards:
         ]
         weights = here if sum(here) else [1] * node.size
         self._shares = shares
-        self._slices = [
-            portions(len(arena.data), weights, per_cache_line(arena.data.element_size()))
-            for arena in self._learner.arenas
-        ]
+        self._sum.cut(weights)
         longest = self._block_bytes // min(a.data.element_size() for a in self._learner.arenas)
         self._scaled = {
             dtype: torch.empty(longest, dtype=dtype)
             for dtype in {arena.data.dtype for arena in self._learner.arenas}
         }
         self._blocks = self._blocks_of(node.rank)
-        self._sums: list[tuple[Any, Field, list[Field], torch.Tensor]] = []
-        for place, arena in enumerate(self._learner.arenas):
-            buffers = self._peers[place] if self._peers else [arena.grad]
-            length = min(self._block_bytes, _SUM_BYTES) // arena.data.element_size()
-            add = add_for(arena.data.dtype)
-            for at in blocks(self._slices[place][node.rank], length):
-                first, *others = (field(buffer[at]) for buffer in buffers)
-                self._sums.append((add, first, others, buffers[0][at]))
 
     def _blocks_of(self, rank: int) -> list[Block]:
         """The blocks of the slice of a rank of the node."""
         found = []
         for place, arena in enumerate(self._learner.arenas):
-            mine = self._slices[place][rank]
+            mine = self._sum.slices[place][rank]
             length = self._block_bytes // arena.data.element_size()
-            grad = self._peers[place][0] if self._peers else arena.grad
+            grad = self._sum.totals[place]
             for piece in arena.pieces:
                 start, stop = max(mine.start, piece.start), min(mine.stop, piece.stop)
                 for at in blocks(slice(start, stop), length):

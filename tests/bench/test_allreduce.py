@@ -65,8 +65,10 @@ def test_bandwidths_and_ratios_are_of_medians_and_of_rounds():
 
 
 def test_the_limit_is_one_only_beyond_the_caches():
-    seconds = {"arena": [2.0], "limit": [1.0]}
-    assert figures(point(**seconds), 2)["ratios"]["arena / limit"]["median"] == 0.5
+    seconds = {"arena": [2.0], "once": [1.5], "limit": [1.0], "limit_arena": [0.75]}
+    ratios = figures(point(**seconds), 2)["ratios"]
+    assert ratios["arena / limit"]["median"] == ratios["once / limit, arena"]["median"] == 0.5
+    assert ratios["once / limit"]["median"] == pytest.approx(2 / 3)
     small = figures(point(2**20, "bfloat16", **seconds), 2)
     assert small["ratios"] == {}
     assert small["best_mpi"] is None
@@ -98,7 +100,9 @@ def test_a_small_study_with_two_ranks(tmp_path, capfd):
     document = json.loads(capfd.readouterr().out)
     assert [p["bytes"] for p in document["points"]] == 2 * [2**12, 2**14, 2**16, 2**18]
     first, last = document["points"][0], document["points"][-1]
-    assert {"mpi", "native", "ring", "shared", "auto", "arena", "gloo"} <= first["sides"].keys()
+    assert {"mpi", "native", "ring", "shared", "auto", "arena", "once", "gloo"} <= first[
+        "sides"
+    ].keys()
     assert "mpi" not in last["sides"]
     assert {choice["dtype"] for choice in document["auto"]} == {"float32", "bfloat16"}
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mpi4py import MPI
 
-from hpc_train.comm import COLLECTIVES, Comm, explain, prepare
+from hpc_train.comm import COLLECTIVES, Comm, explain, prepare, sum_once
 from hpc_train.errors import UsageError
 from hpc_train.shm import Segment
 from tests.mpi.agree import agree, agree_raises
@@ -89,6 +89,43 @@ def test_sums_of_shared_buffers(collective, dtype):
         buffer = connected().allocate(size, dtype)
         agree(buffer.shape == (size,) and not buffer.any())
         check(prepare(collective, connected(), buffer), buffer)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_sum_that_lies_once_is_read_whole_by_every_rank(dtype):
+    comm = connected()
+    for weights in ([1] * SIZE, [*range(SIZE)], [1] + [0] * (SIZE - 1)):
+        buffers = [comm.allocate(size, dtype) for size in (1, 3, 1009, 300_007)]
+        looked = []
+        once = sum_once(comm, buffers, lambda block, looked=looked: looked.append(block.numel()))
+        once.cut(weights)
+        for turn in range(2):
+            terms = [
+                [values(rank, b.numel(), turn).to(dtype) for rank in range(SIZE)] for b in buffers
+            ]
+            for buffer, term in zip(buffers, terms, strict=True):
+                buffer.copy_(term[WORLD.rank])
+            looked.clear()
+            once.launch()
+            once.finish()
+            for total, term in zip(once.totals, terms, strict=True):
+                scale = sum(one.double().abs() for one in term)
+                far = ((total.double() - sum(one.double() for one in term)).abs() / scale).max()
+                agree(float(far) < DTYPES[dtype], float(far))
+            bits = [zlib.crc32(total.view(torch.uint8).numpy()) for total in once.totals]
+            agree(len(set(map(tuple, WORLD.allgather(bits)))) == 1, "ranks read different bits")
+            once.release()
+        mine = sum(one[WORLD.rank].stop - one[WORLD.rank].start for one in once.slices)
+        agree(sum(looked) == mine, (looked, mine))
+        agree(sum(WORLD.allgather(mine)) == sum(b.numel() for b in buffers), "slices leave gaps")
+
+
+@pytest.mark.mpi(min_size=2)
+def test_no_sum_lies_once_in_several_memories():
+    agree(sum_once(connected(), [torch.zeros(1000)]) is None, "private")
+    far = Comm(MPI, WORLD, key=f"n{WORLD.rank}")
+    agree(sum_once(far, [far.allocate(1000, torch.float32)]) is None, "nodes")
 
 
 @pytest.mark.mpi(min_size=2)

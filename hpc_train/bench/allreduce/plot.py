@@ -13,6 +13,7 @@ from hpc_train.errors import HpcTrainError
 # Okabe and Ito's palette; ours are solid, others dashed, the limit dotted
 _STYLES: dict[str, dict[str, Any]] = {
     "arena": {"color": "#0072B2", "marker": "o", "linewidth": 2.2},
+    "once": {"color": "#0072B2", "marker": "*", "linewidth": 2.2},
     "auto_arena": {"color": "#56B4E9", "marker": "o"},
     "auto": {"color": "#009E73", "marker": "s", "linewidth": 2.2},
     "shared": {"color": "#009E73", "marker": "^", "alpha": 0.5},
@@ -23,6 +24,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "mpi_malloc": {"color": "#E69F00", "marker": "x", "linestyle": "--"},
     "gloo": {"color": "#777777", "marker": "+", "linestyle": "--"},
     "limit": {"color": "black", "linestyle": ":"},
+    "limit_arena": {"color": "black", "linestyle": "-."},
 }
 _KINDS = {"algorithm_bandwidth": "algorithm bandwidth", "bus_bandwidth": "bus bandwidth"}
 

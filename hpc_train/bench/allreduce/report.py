@@ -16,6 +16,9 @@ _COMPARED = (
     ("arena / MPI", "arena", "mpi"),
     ("arena / best MPI", "arena", "best"),
     ("arena / limit", "arena", "limit"),
+    ("once / limit", "once", "limit"),
+    ("once / limit, arena", "once", "limit_arena"),
+    ("once / MPI", "once", "mpi"),
     ("auto / MPI", "auto", "mpi"),
     ("arena / gloo", "arena", "gloo"),
 )
@@ -50,7 +53,7 @@ def figures(point: Point, ranks: int) -> dict[str, Any]:
     ratios = {}
     for name, ours, theirs in _COMPARED:
         against = best if theirs == "best" else theirs
-        beyond_caches = theirs != "limit" or point["bytes"] >= _LEAST_FOR_LIMIT
+        beyond_caches = not theirs.startswith("limit") or point["bytes"] >= _LEAST_FOR_LIMIT
         if ours in seconds and against in seconds and beyond_caches:
             ratios[name] = summary(paired_ratios(seconds[against], seconds[ours])).to_json()
     return {

@@ -20,9 +20,11 @@ SIDES = {
     "hierarchical": "hierarchical",
     "auto": "auto",
     "arena": "shared arena",
+    "once": "arena, once",
     "auto_arena": "auto arena",
     "gloo": "gloo",
     "limit": "limit",
+    "limit_arena": "limit, arena",
 }
 MPI_SIDES = ("mpi", "mpi_malloc", "native")
 _STEP = 4  # from one size to the next

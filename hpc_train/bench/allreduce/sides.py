@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from hpc_train.comm import Comm, prepare
+from hpc_train.comm import Comm, SumOnce, prepare, sum_once
 from hpc_train.comm.native import DTYPES as MPI_DTYPES
 from hpc_train.comm.native import NativeSum
 
@@ -29,12 +29,14 @@ class Side:
         buffer: what it sums; None for the limit, which sums nothing over ranks.
         run: sums once.
         before, after: called around its turns, not timed.
+        total: where the sum lies afterwards; None for `buffer`.
     """
 
     buffer: torch.Tensor | None
     run: Callable[[], object]
     before: Callable[[], object] = lambda: None
     after: Callable[[], object] = lambda: None
+    total: torch.Tensor | None = None
 
 
 def make_sides(comm: Comm, size: int, dtype: torch.dtype) -> dict[str, Side]:
@@ -53,9 +55,17 @@ def make_sides(comm: Comm, size: int, dtype: torch.dtype) -> dict[str, Side]:
         if name != "shared" or one_node:
             sides[name] = _collective(name, comm, private)
     sides["arena"] = _collective("shared" if one_node else "hierarchical", comm, lent)
+    once = sum_once(comm, [lent])
+    if once is not None:
+        sides["once"] = _once(lent, once)
     sides["auto_arena"] = _collective("auto", comm, lent)
     sides["gloo"] = Side(private, lambda: dist.all_reduce(private))
-    sides["limit"] = _limit(comm.world.size, size, dtype)
+    part = -(-size // comm.world.size)
+    own = torch.zeros(part, dtype=dtype), torch.ones(part, dtype=dtype)
+    sides["limit"] = _limit(comm.world.size, *own)
+    if once is not None:  # the pages of shared memory may be larger
+        shared = comm.allocate(part, dtype), comm.allocate(part, dtype)
+        sides["limit_arena"] = _limit(comm.world.size, *shared)
     return sides
 
 
@@ -69,11 +79,18 @@ def _collective(name: str, comm: Comm, buffer: torch.Tensor) -> Side:
     return Side(buffer, run)
 
 
-def _limit(num_ranks: int, size: int, dtype: torch.dtype) -> Side:
+def _once(buffer: torch.Tensor, operation: SumOnce) -> Side:
+    def run() -> None:
+        operation.launch()
+        operation.finish()
+        operation.release()  # a part of what it costs, wherever it is waited for
+
+    return Side(buffer, run, total=operation.totals[0])
+
+
+def _limit(num_ranks: int, one: torch.Tensor, other: torch.Tensor) -> Side:
     """All ranks add at once, from memory of their own, as much as the sum needs of each."""
-    share = -(-size // num_ranks)
-    one, other = torch.zeros(share, dtype=dtype), torch.ones(share, dtype=dtype)
-    if dtype not in MPI_DTYPES:
+    if one.dtype not in MPI_DTYPES:
         return Side(None, lambda: [torch.add(one, other, out=one) for _ in range(num_ranks - 1)])
     a, b = one.numpy(), other.numpy()
     return Side(None, lambda: [np.add(a, b, a) for _ in range(num_ranks - 1)])
