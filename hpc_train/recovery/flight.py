@@ -46,6 +46,11 @@ _BEAT_AT = 512
 _STATUS_AT = 544
 _EVENT = struct.Struct("<QQqqQiHxx16s24s")
 
+# looked up once
+_STATE_PLACE = slice(_STATE_AT, _STATE_AT + _STATE.size)
+_EVENT_BYTES = _EVENT.size
+_pack_event, _pack_state, _date = _EVENT.pack, _STATE.pack, time.time_ns
+
 
 @dataclass(frozen=True)
 class State:
@@ -174,46 +179,38 @@ class Tape:
             raise HpcTrainError("this is not a flight record", where=str(path))
         return cls(path, view)
 
-    def set_state(
-        self,
-        events: int,
-        operations: int,
-        batch: int,
-        since_ns: int,
-        limit: float,
-        phase: bytes,
-        operation: bytes,
-    ) -> None:
-        """Say what this rank does now."""
-        # not packed in place: that begins with zeros, which a reader would take for a state if this
-        # process is interrupted just then
-        self._view[_STATE_AT : _STATE_AT + _STATE.size] = _STATE.pack(
-            events, operations, batch, since_ns, limit, phase, operation, events
-        )
-
-    def add(
+    def write(
         self,
         event: int,
         kind: int,
         batch: int,
         num_bytes: int,
-        number: int,
+        operations: int,
         peer: int,
         phase: bytes,
         operation: bytes,
+        since_ns: int,
+        limit: float,
+        now_in: bytes,
+        now_at: bytes,
     ) -> None:
-        """Write event number `event`, from 1 on."""
-        at = _PAGE + event % self._slots * _EVENT.size
-        self._view[at : at + _EVENT.size] = _EVENT.pack(
-            event,
-            time.time_ns(),
-            batch,
-            num_bytes,
-            number,
-            peer,
-            kind,
-            phase,
-            operation,
+        """Write event number `event`, from 1 on, and what this rank does after it.
+
+        One call for both: a step has some fifteen events, all of them with cold caches.
+
+        Args:
+            event, kind, batch, num_bytes, operations, peer, phase, operation: see `Event`.
+            since_ns, limit, now_in, now_at: since when, for how long at most, in which phase and
+                operation it is now, see `State`.
+        """
+        view, at = self._view, _PAGE + event % self._slots * _EVENT_BYTES
+        view[at : at + _EVENT_BYTES] = _pack_event(
+            event, _date(), batch, num_bytes, operations, peer, kind, phase, operation
+        )
+        # not packed in place: that begins with zeros, which a reader would take for a state if this
+        # process is interrupted just then
+        view[_STATE_PLACE] = _pack_state(
+            event, operations, batch, since_ns, limit, now_in, now_at, event
         )
 
     def beat(self) -> None:

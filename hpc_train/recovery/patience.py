@@ -19,14 +19,18 @@ class Patience:
 
     Args:
         floor_seconds: the least limit, > 0.
+
+    Attributes:
+        limits: of the phases that are known, by name.
+        unknown: that of all others.
     """
 
     def __init__(self, floor_seconds: float) -> None:
         self._floor = floor_seconds
         self._longest: dict[str, float] = {}
         self._seen: dict[str, int] = {}
-        self._limits: dict[str, float] = {}  # of phases that are known
-        self._unknown = _UNKNOWN_FACTOR * floor_seconds
+        self.limits: dict[str, float] = {}
+        self.unknown = _UNKNOWN_FACTOR * floor_seconds
 
     def learn(self, name: str, seconds: float) -> None:
         """The phase `name` lasted so long."""
@@ -35,8 +39,8 @@ class Patience:
         seen = self._seen[name] = self._seen.get(name, 0) + 1
         if seen >= _KNOWN:
             limit = _FACTOR * longest
-            self._limits[name] = limit if limit > self._floor else self._floor
+            self.limits[name] = limit if limit > self._floor else self._floor
 
     def limit(self, name: str) -> float:
         """For how many seconds it may last now."""
-        return self._limits.get(name, self._unknown)
+        return self.limits.get(name, self.unknown)

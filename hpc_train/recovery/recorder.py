@@ -32,6 +32,7 @@ from hpc_train.recovery.patience import Patience
 
 BETWEEN_TWO = ("send", "receive")  # operations of two ranks, which all others know nothing of
 _GENERATION = 40  # bits of an operation's number below the count of recoveries
+_now, _thread = time.monotonic_ns, threading.get_ident  # looked up once
 ELSEWHERE = ".where"  # suffix of the file that says on which host and where the record lies
 
 
@@ -45,44 +46,56 @@ class Recorder:
 
     def __init__(self, tape: Tape, patience: Patience | None = None) -> None:
         self.tape = tape
-        self._add, self._set_state, self._left = tape.add, tape.set_state, self._leave
+        self._write, self._left = tape.write, self._leave
         self._patience = patience
+        self._limits = {} if patience is None else patience.limits
+        self._unknown = math.inf if patience is None else patience.unknown
         self._thread = threading.get_ident()
         self._batch = -1
         self._evaluating = False
         self._events = 0
         self._operations = 0
         self._stack: list[tuple[str, bytes, bytes, int]] = []
-        self._names: dict[str, bytes] = {}
-        self._write(ENTER, b"", b"", time.monotonic_ns(), math.inf)
+        self._names = _Names()
+        self._note(ENTER, b"", b"")
 
     def __call__(self, name: str, detail: dict[str, Any]) -> Leave:
         """Hear of a phase."""
-        if threading.get_ident() != self._thread:
+        if _thread() != self._thread:
             return _nothing
         if not self._evaluating:  # an evaluation counts batches of its own
             self._batch = detail.get("batch", self._batch)
             self._evaluating = name == "evaluate"
-        phase, operation = self._name(name), self._name(detail.get("operation", ""))
-        now = time.monotonic_ns()
+        phase, operation = self._names[name], self._names[detail.get("operation", "")]
+        now = _now()
         if name == "recovery":  # ranks may have been an operation apart: they count anew, alike
             self.count_from(self._operations)
         self._stack.append((name, phase, operation, now))
-        self._write(ENTER, phase, operation, now, self._limit(name))
+        event = self._events = self._events + 1
+        self._write(
+            event, ENTER, self._batch, 0, self._operations, -1, phase, operation,
+            now, self._limits.get(name, self._unknown), phase, operation,
+        )  # fmt: skip
         return self._left
 
     def hear(self, name: str, num_bytes: int, peer: int) -> None:
         """Hear of an operation with other ranks."""
-        if threading.get_ident() != self._thread:
+        if _thread() != self._thread:
             return
-        collective = name not in BETWEEN_TWO
-        self._operations += collective  # the others may send and receive in another order
-        kind = OPERATION if collective else NOTE
-        phase, since, limit = b"", time.monotonic_ns(), math.inf
+        kind = NOTE
+        if name not in BETWEEN_TWO:  # the others may send and receive in another order
+            kind, self._operations = OPERATION, self._operations + 1
         if self._stack:
             outer, phase, _, since = self._stack[-1]
-            limit = self._limit(outer)
-        self._write(kind, phase, self._name(name), since, limit, num_bytes, peer)
+            limit = self._limits.get(outer, self._unknown)
+        else:
+            phase, since, limit = b"", _now(), math.inf
+        operation = self._names[name]
+        event = self._events = self._events + 1
+        self._write(
+            event, kind, self._batch, num_bytes, self._operations, peer, phase, operation,
+            since, limit, phase, operation,
+        )  # fmt: skip
 
     @property
     def operations(self) -> int:
@@ -95,8 +108,7 @@ class Recorder:
 
     def note(self, text: str) -> None:
         """Write down something else that happened, of at most 24 bytes."""
-        phase = self._stack[-1][1] if self._stack else b""
-        self._write(NOTE, phase, self._name(text), time.monotonic_ns(), math.inf)
+        self._note(NOTE, self._stack[-1][1] if self._stack else b"", self._names[text])
 
     def close(self, *, failed: bool = False) -> None:
         """The rank takes its leave; nothing is watched from here on."""
@@ -118,42 +130,34 @@ class Recorder:
         name, phase, operation, since = self._stack.pop()
         if name == "evaluate":
             self._evaluating = False
-        now = time.monotonic_ns()
+        now = _now()
         if self._patience is not None:
             self._patience.learn(name, (now - since) / 1e9)
         outer, outer_phase, outer_operation = "", b"", b""
         if self._stack:  # the outer phase goes on: its time begins anew, since something was done
             outer, outer_phase, outer_operation, _ = self._stack[-1]
             self._stack[-1] = (outer, outer_phase, outer_operation, now)
-        event, batch, count = self._events + 1, self._batch, self._operations
-        self._events = event
-        self._add(event, LEAVE, batch, 0, count, -1, phase, operation)
-        limit = self._limit(outer)
-        self._set_state(event, count, batch, now, limit, outer_phase, outer_operation)
+        event = self._events = self._events + 1
+        self._write(
+            event, LEAVE, self._batch, 0, self._operations, -1, phase, operation,
+            now, self._limits.get(outer, self._unknown), outer_phase, outer_operation,
+        )  # fmt: skip
 
-    def _limit(self, name: str) -> float:
-        return math.inf if self._patience is None else self._patience.limit(name)
+    def _note(self, kind: int, phase: bytes, operation: bytes) -> None:
+        """Something that has no end."""
+        event = self._events = self._events + 1
+        self._write(
+            event, kind, self._batch, 0, self._operations, -1, phase, operation,
+            _now(), math.inf, phase, operation,
+        )  # fmt: skip
 
-    def _write(
-        self,
-        kind: int,
-        phase: bytes,
-        operation: bytes,
-        since: int,
-        limit: float,
-        num_bytes: int = 0,
-        peer: int = -1,
-    ) -> None:
-        event, batch, count = self._events + 1, self._batch, self._operations
-        self._events = event
-        self._add(event, kind, batch, num_bytes, count, peer, phase, operation)
-        self._set_state(event, count, batch, since, limit, phase, operation)
 
-    def _name(self, text: str) -> bytes:
-        known = self._names.get(text)
-        if known is None:
-            known = self._names[text] = text.encode()[:24]
-        return known
+class _Names(dict[str, bytes]):
+    """Names as they are written; made once."""
+
+    def __missing__(self, text: str) -> bytes:
+        found = self[text] = text.encode()[:24]
+        return found
 
 
 def place_for(run: Path, rank: int, temporary: Path | None = None) -> Path:

@@ -43,32 +43,29 @@ class Slot:
 
     def __init__(self, memory: NDArray[np.uint8], length: int) -> None:
         end = _HEAD_BYTES + 2 * 8 * length
-        self._numbers = memory[:16].view(np.int64)
+        # a third of the time that NumPy takes for a number; also stored as 8 bytes at once
+        self._numbers = memory[:16].data.cast("q")
         self._vectors = memory[_HEAD_BYTES:end].view(np.float64).reshape(2, length)
         self._block = memory[_block_start(length) :]
 
     def reset(self) -> None:
         """As if nothing had ever been written."""
-        self._numbers[:] = 0, _NONE
+        self._numbers[0], self._numbers[1] = 0, _NONE
 
     @property
     def update(self) -> int:
         """The number of the last update that was begun; 0 before the first."""
-        return self._at(0) >> _SHIFT
+        return self._numbers[0] >> _SHIFT
 
     @property
     def done(self) -> int:
         """How many blocks of it are done."""
-        return self._at(0) & ((1 << _SHIFT) - 1)
+        return self._numbers[0] & ((1 << _SHIFT) - 1)
 
     @property
     def is_open(self) -> bool:
         """Whether the block after them may be half overwritten; what it was is saved."""
-        return self._at(1) == self._at(0)
-
-    def _at(self, place: int) -> int:
-        number: int = self._numbers[place].item()
-        return number
+        return self._numbers[1] == self._numbers[0]
 
     def begin(self, update: int, vector: NDArray[np.float64]) -> None:
         """Commit an update: > all before."""

@@ -189,7 +189,7 @@ from hpc_train.recovery.flight import Tape
 tape, count = Tape.create(Path(sys.argv[1]), 0), 0
 while True:
     count += 1
-    tape.set_state(count, count, 1, 5, math.inf, b"data", b"sum")
+    tape.write(count, 0, 1, 0, count, -1, b"data", b"sum", 5, math.inf, b"data", b"sum")
     tape.beat()
     if count == 1:
         print(flush=True)
