@@ -8,7 +8,8 @@ cores, who spins takes time from who computes; and under a CPU quota a rank that
 time when its turn comes. There ranks sleep, the longer the longer they have waited already.
 
 A rank that has nothing to do in a batch waits for all of it, on any machine: it sleeps for as long
-as it has lately waited at least, and only then looks for the others, so that nobody waits for it.
+as it has lately waited at least, and then looks for the others between short naps, so that nobody
+waits for it. See also `patience`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpc_train.comm.patience import Patience
 from hpc_train.quota import cpu_quota
 from hpc_train.record import operation, phase
 from hpc_train.world import Json
@@ -82,8 +84,9 @@ class Gate:
 
     Args:
         communicator: the ranks.
-        seats: of all ranks; where none of them is short of cores, none that has computed waits
-            here: MPI's own waiting is faster.
+        seats: of all ranks; where none of them is short of cores, nor idle, none waits here: MPI's
+            own waiting is faster.
+        patience: whether MPI yields while it waits; None if that is not to be touched.
 
     Attributes:
         seats: as above.
@@ -91,13 +94,21 @@ class Gate:
         cpus: CPU seconds a second that this rank may use, if a quota limits it alone; else None.
     """
 
-    def __init__(self, communicator: MPI.Intracomm, seats: Sequence[Seat]) -> None:
+    def __init__(
+        self,
+        communicator: MPI.Intracomm,
+        seats: Sequence[Seat],
+        patience: Patience | None = None,
+    ) -> None:
         self.seats = seats
         self._communicator = communicator
         self._rank = communicator.Get_rank()
         self.cpus = own_cpus(seats, self._rank)
         self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self.is_tight = is_tight(seats)
+        self._longest_nap = _LONGEST_SECONDS if self.is_tight else _SHORTEST_SECONDS
+        self._patience = patience or Patience(None)
+        self._patience.set_yielding(self.is_tight)
 
     def pass_together(self, counts: Sequence[int]) -> None:
         """Return once all ranks have called, or at once where none needs to sleep.
@@ -109,6 +120,7 @@ class Gate:
         is_idle = somebody_is_idle and counts[self._rank] == 0
         if not is_idle:
             self._waits.clear()  # by the time that it is idle again, steps may take less
+        self._patience.set_yielding(self.is_tight or somebody_is_idle)
         if not (self.is_tight or somebody_is_idle):
             return
         operation("assemble")
@@ -119,7 +131,7 @@ class Gate:
                 if is_idle and self._overslept(request, started):
                     self._waits.clear()
                     return
-                self._await(request, started)
+                self._await(request, is_idle=is_idle)
         if is_idle:
             self._waits.append(time.perf_counter() - started)
 
@@ -132,13 +144,19 @@ class Gate:
                 return True
         return False
 
-    def _await(self, request: MPI.Request, started: float) -> None:
-        if not self.is_tight:
+    def _await(self, request: MPI.Request, *, is_idle: bool) -> None:
+        """Look for the others between naps, unless MPI yields to whoever naps on this core.
+
+        Also where there are cores enough: the kernel may let a rank that wakes up share the core of
+        one that spins, in slices of milliseconds, although another core is free.
+        """
+        if not (is_idle or self.is_tight) and self._patience.is_settable:
             request.Wait()
             return
+        started, longest = time.perf_counter(), self._longest_nap
         while not request.Test():
             waited = time.perf_counter() - started
-            time.sleep(min(max(waited * _PART, _SHORTEST_SECONDS), _LONGEST_SECONDS))
+            time.sleep(min(max(waited * _PART, _SHORTEST_SECONDS), longest))
 
     def _sure_seconds(self) -> float:
         """For how long an idle rank will hardly be missed; 0 until it has waited a few times."""
