@@ -8,6 +8,8 @@
 All of it is what `LockStep` does; since weights are equal after every step, it can also go on
 with other ranks than it began with.
 
+Large sums of the ranks of one node lie there once, and all read them in one place (`once`).
+
 Where the optimizer is element-wise and the ranks of a node share memory, parameters and optimizer
 state lie there once, and each rank reduces and updates its slice of them (`shards`). 3 is then the
 commit point: a rank that is lost before it leaves a batch that is done again, one that is lost
@@ -34,6 +36,7 @@ from hpc_train.schedule import Scheduler
 from hpc_train.strategies.journal import Journal
 from hpc_train.strategies.learner import Learner
 from hpc_train.strategies.lockstep import LockStep, Outcome
+from hpc_train.strategies.once import ReadOnce
 from hpc_train.strategies.reduction import Reduction
 from hpc_train.strategies.reductions import Means, follow
 from hpc_train.strategies.shards import Shards, Sliced, memory_for, saved_bytes, settle_in
@@ -44,6 +47,8 @@ logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float64)
 # below, an update takes less time than the ranks need to meet once more
 _SMALL_BYTES = 64 * 2**10
+# measured with two ranks: from here on one place to read the sum from is worth another barrier
+_ONCE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,16 @@ class AllReduce(LockStep):
         exact = means.compression.name in ("none", "auto")
         self._by_slices = exact and means.collective in ("auto", "shared") and not means.overlap
         super().__init__(comm, model, learners, layout, scheduler, means)
+
+    def begin(self, learner: Learner) -> None:
+        """Get ready for the gradients of `learner`; with all ranks, if they read the last sum."""
+        self._take_back()
+        super().begin(learner)
+
+    def finish(self, learner: Learner, tally: Tally) -> Outcome:
+        """As of all that go in step; a rank that failed may come here without having begun."""
+        self._take_back()
+        return super().finish(learner, tally)
 
     def regroup(self, layout: Layout, scheduler: Scheduler) -> None:
         """Make anew what depends on who the ranks are; collective. Weights stay as they are."""
@@ -139,7 +154,33 @@ class AllReduce(LockStep):
     def _make_reductions(self) -> dict[str, Reduction]:
         if self._shards and all(shards.sums for shards in self._shards.values()):
             return {learner.name: Sliced(learner) for learner in self._learners}
-        return super()._make_reductions()
+        return self._read_once() or super()._make_reductions()
+
+    def _read_once(self) -> dict[str, Reduction]:
+        """Sums that lie once in the only node; nothing, if that is not possible, or not worth it.
+
+        Collective.
+        """
+        arenas = [arena for learner in self._learners for arena in learner.arenas]
+        fits = all(a.data.device.type == "cpu" and a.data.dtype in _DTYPES for a in arenas)
+        if self._shards or not self._by_slices or not all(self._comm.gather(fits)):
+            return {}
+        if sum(arena.grad.nbytes for arena in arenas) < _ONCE_BYTES:
+            return {}
+        try:
+            return {one.name: ReadOnce(one, self._comm) for one in self._learners}
+        except LookupError:
+            return {}
+
+    def _reading(self, learner: Learner) -> ReadOnce | None:
+        found = self._reductions[learner.name]
+        return found if isinstance(found, ReadOnce) else None
+
+    def _take_back(self) -> None:
+        """Wait until nobody reads the sums of the last step, in place of which gradients come."""
+        for learner in self._learners:
+            if (reading := self._reading(learner)) is not None:
+                reading.take_back()
 
     def _shard(self) -> None:
         """Let parameters and optimizer state lie once in each node, if that is possible."""
@@ -233,9 +274,10 @@ class AllReduce(LockStep):
         return outcome
 
     def _sum(self, learner: Learner) -> float:
-        if not self._shards:
-            return super()._sum(learner)
         self._reduce(learner)
+        if not self._shards:
+            reading = self._reading(learner)
+            return 0.0 if reading is None else reading.squares
         return self._shards[learner.name].reduce(self.plan.counts)
 
     def _agreed(self, total: Total, vector: NDArray[np.float64]) -> None:
@@ -252,11 +294,14 @@ class AllReduce(LockStep):
         return self._outcome
 
     def _norm(self, learner: Learner, total: Total) -> float:
-        return math.sqrt(total.squares) if self._shards else super()._norm(learner, total)
+        by_slices = self._shards or self._reading(learner) is not None
+        return math.sqrt(total.squares) if by_slices else super()._norm(learner, total)
 
     def _update(self, learner: Learner, factor: float) -> None:
         if self._shards:
             self._shards[learner.name].update(factor, self._updates)
+        elif (reading := self._reading(learner)) is not None:
+            reading.update(factor)
         else:
             super()._update(learner, factor)
 

@@ -84,6 +84,7 @@ class Arena:
         self.grad = torch.zeros_like(self.data)
         self.pieces = self._cut(group)
         self._views = self._make_views()
+        self._own_grad: torch.Tensor | None = None  # while `grad` is a sum that lies elsewhere
         self._expected: set[int] = set()  # gradients that autograd makes anew, by number
         self._large: list[int] = []
         self._small: list[slice] = []
@@ -184,6 +185,7 @@ class Arena:
         """
         if self.grad.device.type != "cpu":
             return
+        self.take_back()
         moved = allocate(self.grad.numel(), self.grad.dtype)
         moved.copy_(self.grad)
         self.grad = moved
@@ -192,6 +194,31 @@ class Arena:
         self._views = self._make_views()
         for parameter, _, grad in self._views:
             parameter.grad = grad.detach()
+
+    def read(self, total: torch.Tensor) -> None:
+        """Let `grad` be a sum that lies elsewhere, until `take_back`.
+
+        Args:
+            total: shape (n,); nobody may write to it meanwhile.
+        """
+        if total.data_ptr() != self.grad.data_ptr():
+            self._own_grad = self.grad
+            self._point(total)
+
+    def take_back(self) -> None:
+        """Let `grad` be this rank's own again, if it is not."""
+        if self._own_grad is not None:
+            own, self._own_grad = self._own_grad, None
+            self._point(own)
+
+    def _point(self, grad: torch.Tensor) -> None:
+        """Let all gradients be views of `grad`, but for what is frozen."""
+        self.grad = grad
+        for piece in self.pieces:
+            if piece.flat.grad is not None:
+                piece.flat.grad = grad[piece.start : piece.stop]
+        for name, parameter in self.named:
+            parameter.grad = self.view(grad, name).detach()
 
     @property
     def flat(self) -> nn.Parameter:

@@ -146,6 +146,10 @@ class Learner:
         """Update the parameters with `factor` times the gradient."""
         for arena in self.arenas:
             arena.grad.mul_(factor)
+        self.step()
+
+    def step(self) -> None:
+        """Update the parameters with the gradient as it is, which is not written to."""
         if not self._step_fused():
             self.optimizer.step()
 

@@ -266,3 +266,19 @@ def test_an_arena_that_is_given_up_leaves_gradients_to_the_next_one():
     assert new.grad.any()
     for name, parameter in model.named_parameters():
         assert parameter.grad.data_ptr() == new.view(new.grad, name).data_ptr()
+
+
+def test_a_sum_that_lies_elsewhere_is_read_until_the_own_gradient_is_taken_back(net):
+    arena = one_arena(net)
+    backward(net)
+    arena.gather()
+    own, total = arena.grad, torch.full_like(arena.grad, 7.0)
+    arena.read(total)
+    assert all(bool((p.grad == 7).all()) for p in net.parameters())
+    assert arena.flat.grad.data_ptr() == arena.grad.data_ptr() == total.data_ptr()
+    arena.flat.grad = None  # frozen meanwhile
+    arena.take_back()
+    assert arena.grad is own
+    assert arena.flat.grad is None
+    assert holds(arena, net)
+    assert bool((total == 7).all())
