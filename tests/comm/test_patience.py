@@ -42,9 +42,10 @@ def test_a_library_that_was_started_yielding_stays_so():
 
 
 def test_a_library_that_cannot_be_told_is_left_alone(tmp_path):
-    Patience(None).set_yielding(True)
-    for path in (None, str(tmp_path / "none.so")):
-        patience_of(path).set_yielding(True)
+    for patience in (Patience(None), patience_of(None), patience_of(str(tmp_path / "none.so"))):
+        assert not patience.is_settable
+        patience.set_yielding(True)
+        assert not patience.is_settable
 
 
 @pytest.mark.parametrize("cores", [1, 2])
