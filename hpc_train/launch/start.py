@@ -52,9 +52,10 @@ def start_job(
         fault_tolerant=fault_tolerant and mpirun.can_lose_ranks(launcher, environ),
         hosts=hosts,
     )
-    return supervise.run_ranks(
-        argv, {**extra, **environ}, filter_stdout=launcher.vendor != "Open MPI"
-    )
+    with mpirun.session(launcher, environ) as own:
+        return supervise.run_ranks(
+            argv, {**extra, **own, **environ}, filter_stdout=launcher.vendor != "Open MPI"
+        )
 
 
 def start_ranks(

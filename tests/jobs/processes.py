@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -12,6 +13,11 @@ from dataclasses import dataclass
 
 from hpc_train.launch import command, find, processes
 from hpc_train.launch.machine import this_machine
+from hpc_train.launch.mpirun import session
+
+# Tests kill launchers, which then leave their files: see `session`.
+_sessions = contextlib.ExitStack()
+atexit.register(_sessions.close)
 
 
 @dataclass(frozen=True)
@@ -78,4 +84,5 @@ def cli(*arguments):
 def mpirun(ranks, program):
     """The command line and environment that start `program` on ranks, as a user would."""
     launcher = find(os.environ)
-    return command(launcher, program, ranks=ranks, machine=this_machine(os.environ))
+    argv, extra = command(launcher, program, ranks=ranks, machine=this_machine(os.environ))
+    return argv, {**extra, **_sessions.enter_context(session(launcher, os.environ))}

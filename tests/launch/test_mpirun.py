@@ -13,6 +13,7 @@ from hpc_train.launch.mpirun import (
     find,
     fitting,
     identify,
+    session,
 )
 
 OPEN_MPI = {"vendor": "Open MPI", "vendor_version": "5.0.11", "path": "/env/lib/libmpi.so.40"}
@@ -157,3 +158,26 @@ def test_the_probe_tells_a_missing_library_from_a_deadly_one():
     assert killed == Probe(None, "it does not start (signal 9)")
     failed = parse_answer(1, "", "first\nPMI server not found\n\n", start=True)
     assert failed == Probe(None, "it does not start (exit code 1: PMI server not found)")
+
+
+def test_a_launcher_has_a_folder_of_its_own_while_it_runs(tmp_path):
+    with session(SITE5, {"TMPDIR": str(tmp_path)}) as extra:
+        (folder,) = tmp_path.iterdir()
+        assert extra == {"PRTE_MCA_prte_local_tmpdir_base": str(folder)}
+        (folder / "ompi.7").mkdir()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("launcher", "environ"),
+    [
+        (SITE4, {}),
+        (HYDRA, {}),
+        (SITE5, {"PRTE_MCA_prte_tmpdir_base": "/local"}),
+        (SITE5, {"PRTE_MCA_prte_local_tmpdir_base": "/local"}),
+        (SITE5, {"TMPDIR": "/nowhere"}),
+    ],
+)
+def test_no_folder_where_none_is_needed_or_possible(launcher, environ):
+    with session(launcher, environ) as extra:
+        assert extra == {}

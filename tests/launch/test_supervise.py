@@ -165,3 +165,21 @@ def test_a_launcher_that_is_not_there_is_an_error():
 def test_ranks_on_other_nodes_get_our_variables():
     environ = {"HPC_TRAIN_DEBUG": "1", "PATH": "/bin", "OMP_NUM_THREADS": "2"}
     assert forwarded(environ) == ["HPC_TRAIN_DEBUG", "HPC_TRAIN_JOB", "OMP_NUM_THREADS"]
+
+
+def test_what_killed_launchers_left_does_not_keep_the_next_from_starting(tmp_path):
+    """Open MPI 5 fails where a dead one of the same process number left its files."""
+    print_pid = [sys.executable, "-c", "import os; print(os.getpid())"]
+    now = int(subprocess.run(print_pid, capture_output=True, check=True).stdout)
+    for pid in range(now, now + 400):
+        (tmp_path / f"ompi.{pid}").mkdir(mode=0o700)
+        (tmp_path / f"ompi.{pid}" / f"pmix.{os.uname().nodename}.tool").touch(0o600)
+    ended = subprocess.run(
+        [sys.executable, "-c", SUPERVISOR, "1", "true"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert len(list(tmp_path.iterdir())) == 400
