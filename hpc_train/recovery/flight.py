@@ -3,15 +3,16 @@
     flight/rank-0001.flight            a memory map of one page and a ring; survives SIGKILL, since
                                        the pages belong to the system, not to the process
 
-    | page: who | state: now | heard: alive | slot 0 | slot 1 | ... | slot n-1 |
+    | page: who | count | heard: alive | names | slot 0 | slot 1 | ... | slot n-1 |
 
-    who     magic, version, rank, pid, slots, when it began, host
-    state   written at every event: a count before and after tells a reader whether it is torn
-    beat    written by a thread of the rank: when the process last ran at all
+    who     magic, version, rank, pid, slots, when it began (both clocks), host
+    count   events that are whole: the last of them says what the rank does now
+    beat    written by a thread of the rank: when the process last ran at all (both clocks)
+    names   of phases and operations, written when they first occur; events have their numbers
     slot    event k lies in slot k modulo n, and carries k: what does not fit is overwritten
 
-Times in `state` and `beat` are of the system's monotonic clock, the same in all processes of a
-node; those of events are of the wall clock, to be compared between nodes.
+Times are of the system's monotonic clock, the same in all processes of a node; a beat tells what
+they are on the wall clock, on which nodes are compared.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 from hpc_train.errors import HpcTrainError
 
 FOLDER = "flight"
-VERSION = 1
+VERSION = 2
 RUNNING, LEFT, FAILED = range(3)  # status
 ENTER, LEAVE, OPERATION, NOTE = range(4)  # kinds of events
 KINDS = ("enter", "leave", "operation", "note")
@@ -38,18 +39,21 @@ KINDS = ("enter", "leave", "operation", "note")
 _MAGIC = b"HPCFLT\0\0"
 _PAGE = 4096
 _SLOTS = 4096
-_WHO = struct.Struct("<8sIiiIQ64s")
-_STATE = struct.Struct("<QQqQd16s24sQ")
-_STATE_AT = 256
+_WHO = struct.Struct("<8sIiiIQQ64s")
+_COUNT_AT = 256
 _BEAT = struct.Struct("<QQ")
 _BEAT_AT = 512
 _STATUS_AT = 544
-_EVENT = struct.Struct("<QQqqQiHxx16s24s")
+_NAMES_AT = 1024
+_NAME_BYTES = 24
+_MOST_NAMES = (_PAGE - _NAMES_AT) // _NAME_BYTES
+# a cache line: number, time, since, bytes, operations, batch, limit, peer; phase and operation,
+# and those that the rank is in afterwards; kind
+_EVENT = struct.Struct("<QQQqQqfiBBBBH2x")
 
 # looked up once
-_STATE_PLACE = slice(_STATE_AT, _STATE_AT + _STATE.size)
 _EVENT_BYTES = _EVENT.size
-_pack_event, _pack_state, _date = _EVENT.pack, _STATE.pack, time.time_ns
+_pack = _EVENT.pack_into
 
 
 @dataclass(frozen=True)
@@ -132,13 +136,16 @@ class Tape:
     def __init__(self, path: Path, view: mmap.mmap) -> None:
         self.path = path
         self._view = view
-        _, version, self.rank, self.pid, self._slots, started, host = _WHO.unpack_from(view, 0)
+        self._count = memoryview(view)[_COUNT_AT : _COUNT_AT + 8].cast("Q")
+        self._codes: dict[str, int] = {"": 0}
+        who = _WHO.unpack_from(view, 0)
+        _, version, self.rank, self.pid, self._slots, started, began, host = who
         if version != VERSION:
             raise HpcTrainError(
                 f"flight records of version {VERSION} can be read (version: {version})",
                 where=str(path),
             )
-        self.started = started / 1e9
+        self.started, self._began = started / 1e9, float(began)
         self.host = _text(host)
 
     @classmethod
@@ -159,7 +166,8 @@ class Tape:
         finally:
             os.close(descriptor)
         host = socket.gethostname().encode()[:64]
-        _WHO.pack_into(view, 0, _MAGIC, VERSION, rank, os.getpid(), slots, time.time_ns(), host)
+        now = time.time_ns(), time.monotonic_ns()
+        _WHO.pack_into(view, 0, _MAGIC, VERSION, rank, os.getpid(), slots, *now, host)
         return cls(path, view)
 
     @classmethod
@@ -179,6 +187,17 @@ class Tape:
             raise HpcTrainError("this is not a flight record", where=str(path))
         return cls(path, view)
 
+    def code(self, text: str) -> int:
+        """The number of a name, of which the first 24 bytes are kept; the last one for too many."""
+        found = self._codes.get(text)
+        if found is None:
+            found = min(len(self._codes), _MOST_NAMES - 1)
+            self._codes[text] = found
+            at = _NAMES_AT + found * _NAME_BYTES
+            raw = text.encode()[:_NAME_BYTES] if found < _MOST_NAMES - 1 else b"other"
+            self._view[at : at + _NAME_BYTES] = raw.ljust(_NAME_BYTES, b"\0")
+        return found
+
     def write(
         self,
         event: int,
@@ -187,31 +206,31 @@ class Tape:
         num_bytes: int,
         operations: int,
         peer: int,
-        phase: bytes,
-        operation: bytes,
+        phase: int,
+        operation: int,
+        now_ns: int,
         since_ns: int,
         limit: float,
-        now_in: bytes,
-        now_at: bytes,
+        now_in: int,
+        now_at: int,
     ) -> None:
         """Write event number `event`, from 1 on, and what this rank does after it.
 
-        One call for both: a step has some fifteen events, all of them with cold caches.
+        A step has some fifteen events, all of them with cold caches: so it is one cache line.
 
         Args:
-            event, kind, batch, num_bytes, operations, peer, phase, operation: see `Event`.
-            since_ns, limit, now_in, now_at: since when, for how long at most, in which phase and
-                operation it is now, see `State`.
+            event, kind, batch, num_bytes, operations, peer: see `Event`.
+            phase, operation: their `code`.
+            now_ns, since_ns: now, and since when, on the monotonic clock.
+            limit, now_in, now_at: for how long at most, in which phase and operation it is now
+                (their `code`), see `State`.
         """
-        view, at = self._view, _PAGE + event % self._slots * _EVENT_BYTES
-        view[at : at + _EVENT_BYTES] = _pack_event(
-            event, _date(), batch, num_bytes, operations, peer, kind, phase, operation
-        )
-        # not packed in place: that begins with zeros, which a reader would take for a state if this
-        # process is interrupted just then
-        view[_STATE_PLACE] = _pack_state(
-            event, operations, batch, since_ns, limit, now_in, now_at, event
-        )
+        _pack(
+            self._view, _PAGE + event % self._slots * _EVENT_BYTES,
+            event, now_ns, since_ns, num_bytes, operations, batch, limit, peer,
+            phase, operation, now_in, now_at, kind,
+        )  # fmt: skip
+        self._count[0] = event  # only now does a reader look there
 
     def beat(self) -> None:
         """Say that this process runs."""
@@ -235,31 +254,47 @@ class Tape:
     def state(self) -> State:
         """What the rank does now."""
         for _ in range(10):
-            values = _STATE.unpack_from(self._view, _STATE_AT)
-            if values[0] == values[7]:  # else the rank is about to write it
+            values = self._event(count := self._count[0])
+            if values[0] == count:  # else as many as there are slots came in between
                 break
-        events, operations, batch, since, limit, phase, operation, _ = values
-        return State(events, operations, batch, since / 1e9, limit, _text(phase), _text(operation))
+        number, _, since, _, operations, batch, limit, _, _, _, now_in, now_at, _ = values
+        names = self._name(now_in), self._name(now_at)
+        return State(number, operations, batch, since / 1e9, limit, *names)
 
     def events(self) -> Iterator[Event]:
         """The events that are still there, oldest first; torn ones are left out."""
-        last = self.state().events
-        for event in range(max(1, last - self._slots + 1), last + 1):
-            at = _PAGE + event % self._slots * _EVENT.size
-            found, when, batch, size, number, peer, kind, phase, operation = _EVENT.unpack_from(
-                self._view, at
+        last, to_date = self._count[0], self._to_date()
+        for number in range(max(1, last - self._slots + 1), last + 1):
+            found, when, _, size, operations, batch, _, peer, phase, what, _, _, kind = self._event(
+                number
             )
-            if found == event and kind < len(KINDS):
+            if found == number and kind < len(KINDS):
                 yield Event(
                     KINDS[kind],
-                    when / 1e9,
+                    when / 1e9 + to_date,
                     batch,
                     size,
-                    number,
+                    operations,
                     peer,
-                    _text(phase),
-                    _text(operation),
+                    self._name(phase),
+                    self._name(what),
                 )
+
+    def _event(self, number: int) -> tuple[Any, ...]:
+        """What lies where event `number` belongs."""
+        return _EVENT.unpack_from(self._view, _PAGE + number % self._slots * _EVENT_BYTES)
+
+    def _name(self, code: int) -> str:
+        """The name that has a number."""
+        at = _NAMES_AT + code * _NAME_BYTES
+        return _text(self._view[at : at + _NAME_BYTES])
+
+    def _to_date(self) -> float:
+        """What is added to seconds of the monotonic clock for those of the wall clock."""
+        monotonic, wall = _BEAT.unpack_from(self._view, _BEAT_AT)
+        if not wall:
+            return float(self.started - self._began / 1e9)
+        return float((wall - monotonic) / 1e9)
 
     def flight(self) -> Flight:
         """All of it."""

@@ -23,6 +23,8 @@ class Patience:
     Attributes:
         limits: of the phases that are known, by name.
         unknown: that of all others.
+        short_seconds: what lasts less changes nothing for those that are `settled`.
+        settled: names of phases whose limit is the least one.
     """
 
     def __init__(self, floor_seconds: float) -> None:
@@ -31,6 +33,8 @@ class Patience:
         self._seen: dict[str, int] = {}
         self.limits: dict[str, float] = {}
         self.unknown = _UNKNOWN_FACTOR * floor_seconds
+        self.short_seconds = floor_seconds / _FACTOR
+        self.settled: set[str] = set()
 
     def learn(self, name: str, seconds: float) -> None:
         """The phase `name` lasted so long."""
@@ -39,7 +43,8 @@ class Patience:
         seen = self._seen[name] = self._seen.get(name, 0) + 1
         if seen >= _KNOWN:
             limit = _FACTOR * longest
-            self.limits[name] = limit if limit > self._floor else self._floor
+            self.limits[name] = max(limit, self._floor)
+            (self.settled.add if limit <= self._floor else self.settled.discard)(name)
 
     def limit(self, name: str) -> float:
         """For how many seconds it may last now."""

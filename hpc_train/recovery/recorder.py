@@ -48,16 +48,17 @@ class Recorder:
         self.tape = tape
         self._write, self._left = tape.write, self._leave
         self._patience = patience
-        self._limits = {} if patience is None else patience.limits
-        self._unknown = math.inf if patience is None else patience.unknown
+        known = patience or Patience(math.inf)
+        self._limits, self._unknown, self._settled = known.limits, known.unknown, known.settled
+        self._short_ns = known.short_seconds * 1e9
         self._thread = threading.get_ident()
         self._batch = -1
         self._evaluating = False
         self._events = 0
         self._operations = 0
-        self._stack: list[tuple[str, bytes, bytes, int]] = []
-        self._names = _Names()
-        self._note(ENTER, b"", b"")
+        self._stack: list[tuple[str, int, int, int]] = []
+        self._codes = _Codes(tape)
+        self._note(ENTER, 0, 0)
 
     def __call__(self, name: str, detail: dict[str, Any]) -> Leave:
         """Hear of a phase."""
@@ -66,7 +67,7 @@ class Recorder:
         if not self._evaluating:  # an evaluation counts batches of its own
             self._batch = detail.get("batch", self._batch)
             self._evaluating = name == "evaluate"
-        phase, operation = self._names[name], self._names[detail.get("operation", "")]
+        phase, operation = self._codes[name], self._codes[detail.get("operation", "")]
         now = _now()
         if name == "recovery":  # ranks may have been an operation apart: they count anew, alike
             self.count_from(self._operations)
@@ -74,7 +75,7 @@ class Recorder:
         event = self._events = self._events + 1
         self._write(
             event, ENTER, self._batch, 0, self._operations, -1, phase, operation,
-            now, self._limits.get(name, self._unknown), phase, operation,
+            now, now, self._limits.get(name, self._unknown), phase, operation,
         )  # fmt: skip
         return self._left
 
@@ -85,16 +86,17 @@ class Recorder:
         kind = NOTE
         if name not in BETWEEN_TWO:  # the others may send and receive in another order
             kind, self._operations = OPERATION, self._operations + 1
+        now = _now()
         if self._stack:
             outer, phase, _, since = self._stack[-1]
             limit = self._limits.get(outer, self._unknown)
         else:
-            phase, since, limit = b"", _now(), math.inf
-        operation = self._names[name]
+            phase, since, limit = 0, now, math.inf
+        operation = self._codes[name]
         event = self._events = self._events + 1
         self._write(
             event, kind, self._batch, num_bytes, self._operations, peer, phase, operation,
-            since, limit, phase, operation,
+            now, since, limit, phase, operation,
         )  # fmt: skip
 
     @property
@@ -108,7 +110,7 @@ class Recorder:
 
     def note(self, text: str) -> None:
         """Write down something else that happened, of at most 24 bytes."""
-        self._note(NOTE, self._stack[-1][1] if self._stack else b"", self._names[text])
+        self._note(NOTE, self._stack[-1][1] if self._stack else 0, self._codes[text])
 
     def close(self, *, failed: bool = False) -> None:
         """The rank takes its leave; nothing is watched from here on."""
@@ -131,32 +133,38 @@ class Recorder:
         if name == "evaluate":
             self._evaluating = False
         now = _now()
-        if self._patience is not None:
+        if self._patience is not None and (
+            now - since >= self._short_ns or name not in self._settled
+        ):
             self._patience.learn(name, (now - since) / 1e9)
-        outer, outer_phase, outer_operation = "", b"", b""
+        outer, outer_phase, outer_operation = "", 0, 0
         if self._stack:  # the outer phase goes on: its time begins anew, since something was done
             outer, outer_phase, outer_operation, _ = self._stack[-1]
             self._stack[-1] = (outer, outer_phase, outer_operation, now)
         event = self._events = self._events + 1
         self._write(
             event, LEAVE, self._batch, 0, self._operations, -1, phase, operation,
-            now, self._limits.get(outer, self._unknown), outer_phase, outer_operation,
+            now, now, self._limits.get(outer, self._unknown), outer_phase, outer_operation,
         )  # fmt: skip
 
-    def _note(self, kind: int, phase: bytes, operation: bytes) -> None:
+    def _note(self, kind: int, phase: int, operation: int) -> None:
         """Something that has no end."""
-        event = self._events = self._events + 1
+        event, now = self._events + 1, _now()
+        self._events = event
         self._write(
             event, kind, self._batch, 0, self._operations, -1, phase, operation,
-            _now(), math.inf, phase, operation,
+            now, now, math.inf, phase, operation,
         )  # fmt: skip
 
 
-class _Names(dict[str, bytes]):
-    """Names as they are written; made once."""
+class _Codes(dict[str, int]):
+    """Numbers of names, as a tape keeps them; asked for once."""
 
-    def __missing__(self, text: str) -> bytes:
-        found = self[text] = text.encode()[:24]
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+
+    def __missing__(self, text: str) -> int:
+        found = self[text] = self._tape.code(text)
         return found
 
 
