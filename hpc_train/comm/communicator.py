@@ -24,10 +24,10 @@ from hpc_train.comm.failures import Lost
 from hpc_train.comm.gate import Gate, Seat, own_seat
 from hpc_train.comm.mailbox import Mailbox
 from hpc_train.comm.node import Node, host_key
-from hpc_train.comm.patience import patience_of
 from hpc_train.comm.post import Post
 from hpc_train.comm.replacement import Invitation, Replacement
 from hpc_train.comm.threads import need_threads
+from hpc_train.comm.yielding import yielding_of
 from hpc_train.leaving import take_leave
 from hpc_train.record import operation, phase
 from hpc_train.world import Json, World
@@ -90,8 +90,8 @@ class Comm:
         self._control, self._data = (self._registered(base.Dup()) for _ in range(2))
         self._rank, self._size = base.Get_rank(), base.Get_size()
         seats = [Seat(*one) for one in self.gather(own_seat(self._key))]
-        patience = patience_of(getattr(self._mpi, "__file__", None))
-        self.gate = Gate(self._control, seats, patience)
+        yielding = yielding_of(getattr(self._mpi, "__file__", None))
+        self.gate = Gate(self._control, seats, yielding)
         self.hosts = [seat.node for seat in self.gate.seats]
         self.world = World.from_hosts(self.hosts, self._rank)
         self.node = Node(self._registered(base.Split(self.world.node, self._rank)))

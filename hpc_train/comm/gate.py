@@ -9,7 +9,7 @@ time when its turn comes. There ranks sleep, the longer the longer they have wai
 
 A rank that has nothing to do in a batch waits for all of it, on any machine: it sleeps for as long
 as it has lately waited at least, and then looks for the others between short naps, so that nobody
-waits for it. See also `patience`.
+waits for it. See also `yielding`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hpc_train.comm.patience import Patience
+from hpc_train.comm.yielding import Yielding
 from hpc_train.quota import cpu_quota
 from hpc_train.record import operation, phase
 from hpc_train.world import Json
@@ -86,7 +86,7 @@ class Gate:
         communicator: the ranks.
         seats: of all ranks; where none of them is short of cores, nor idle, none waits here: MPI's
             own waiting is faster.
-        patience: whether MPI yields while it waits; None if that is not to be touched.
+        yielding: whether MPI yields while it waits; None if that is not to be touched.
 
     Attributes:
         seats: as above.
@@ -98,7 +98,7 @@ class Gate:
         self,
         communicator: MPI.Intracomm,
         seats: Sequence[Seat],
-        patience: Patience | None = None,
+        yielding: Yielding | None = None,
     ) -> None:
         self.seats = seats
         self._communicator = communicator
@@ -107,8 +107,8 @@ class Gate:
         self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self.is_tight = is_tight(seats)
         self._longest_nap = _LONGEST_SECONDS if self.is_tight else _SHORTEST_SECONDS
-        self._patience = patience or Patience(None)
-        self._patience.set_yielding(self.is_tight)
+        self._yielding = yielding or Yielding(None)
+        self._yielding.set_yielding(self.is_tight)
 
     def pass_together(self, counts: Sequence[int]) -> None:
         """Return once all ranks have called, or at once where none needs to sleep.
@@ -120,7 +120,7 @@ class Gate:
         is_idle = somebody_is_idle and counts[self._rank] == 0
         if not is_idle:
             self._waits.clear()  # by the time that it is idle again, steps may take less
-        self._patience.set_yielding(self.is_tight or somebody_is_idle)
+        self._yielding.set_yielding(self.is_tight or somebody_is_idle)
         if not (self.is_tight or somebody_is_idle):
             return
         operation("assemble")
@@ -150,7 +150,7 @@ class Gate:
         Also where there are cores enough: the kernel may let a rank that wakes up share the core of
         one that spins, in slices of milliseconds, although another core is free.
         """
-        if not (is_idle or self.is_tight) and self._patience.is_settable:
+        if not (is_idle or self.is_tight) and self._yielding.is_settable:
             request.Wait()
             return
         started, longest = time.perf_counter(), self._longest_nap

@@ -6,7 +6,7 @@ import pytest
 
 from hpc_train.comm import gate as module
 from hpc_train.comm.gate import Gate, Seat, is_tight, own_cpus
-from hpc_train.comm.patience import Patience
+from hpc_train.comm.yielding import Yielding
 
 NAP = 50e-6  # of a rank that looks for the others
 
@@ -39,9 +39,9 @@ class Clock:
 def passing(monkeypatch):
     """Seconds until all are there, and counts -> seconds beyond them, spun, and number of naps."""
 
-    def make(rank, cores=8, patience=None):
+    def make(rank, cores=8, yielding=None):
         clock = Clock(rank)
-        gate = Gate(clock, [Seat("a", range(cores))] * 2, patience)
+        gate = Gate(clock, [Seat("a", range(cores))] * 2, yielding)
         time = SimpleNamespace(sleep=clock.sleep, perf_counter=lambda: clock.now)
         monkeypatch.setattr(module, "time", time)
 
@@ -90,7 +90,7 @@ def test_what_an_idle_rank_knew_is_forgotten_when_it_computes(passing):
 
 
 def test_a_rank_that_computes_spins_for_an_idle_one_only_where_mpi_yields(passing):
-    late, spun, naps = passing(0, patience=Patience(lambda wanted: False))(0.02, [64, 0])
+    late, spun, naps = passing(0, yielding=Yielding(lambda wanted: False))(0.02, [64, 0])
     assert (late, spun, naps) == (0.0, pytest.approx(0.02), 0)
     assert looked(passing(0)(0.02, [64, 0]), 0.02)
 

@@ -2,21 +2,18 @@
 
 import json
 import os
-import sys
 
 import pytest
 
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import find
 from hpc_train.launch.mpirun import can_lose_ranks
-from tests.jobs.processes import Job
+from tests.jobs.updates import play
 
 pytestmark = pytest.mark.skipif(
     not can_lose_ranks(find(os.environ), os.environ),
     reason="this MPI does not survive the death of a rank (Open MPI 5 with ULFM does)",
 )
 
-# a batch is twelve samples, whose gradients any number of ranks share among each other
 SCRIPT = """\
 import json
 import os
@@ -30,10 +27,9 @@ import torch
 from mpi4py import MPI
 
 from hpc_train.comm import connect
-from hpc_train.optim import Settings, clip_factor
-from hpc_train.schedule import Scheduler, Situation, find_policy
-from hpc_train.strategies import AllReduce, Layout, Learner, Means, Sharding, Tally, shards
+from hpc_train.strategies import Sharding, Tally, shards
 from hpc_train.strategies.journal import Slot
+from tests.jobs import updates
 
 DEATHS = json.loads(sys.argv[1])  # [rank, batch, instant]
 shards._CACHE_BYTES, shards._STEP_BYTES = 2**15, 2**12  # many small blocks
@@ -41,37 +37,14 @@ STEPS = 3 * len(DEATHS) + 2
 mine = MPI.COMM_WORLD.rank
 
 
-def network():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(40, 100), torch.nn.Linear(100, 90)).double()
-
-
-def learner_of(model):
-    settings = Settings(lr=0.01, weight_decay=0.1)
-    return Learner("main", list(model.named_parameters()), "adamw", settings, clip_norm=0.5)
-
-
-def gradient(model, batch, samples):
-    for sample in samples:
-        rng = np.random.default_rng([batch, sample])
-        for parameter in model.parameters():
-            parameter.grad += torch.from_numpy(rng.standard_normal(parameter.shape))
-
-
-def scheduler(size):
-    return Scheduler(find_policy("static"), Situation.unknown(12, size, None, 1), 99)
-
-
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 comm = connect()
-model = network()
-learner = learner_of(model)
-strategy = AllReduce(comm, model, [learner], Layout([], comm.world.size),
-                     scheduler(comm.world.size), Means(),
-                     sharding=Sharding(True, survives=True))
+model = updates.network()
+learner = updates.learner_of(model, "adamw")
+strategy = updates.strategy_of(comm, model, learner, Sharding(True, survives=True))
 assert learner.arenas[0].shared and strategy._journal is not None
 batch, calls, instant, kernel = 0, 0, "", learner.kind.kernel
 save, begin, close = Slot.save, Slot.begin, Slot.close
@@ -131,9 +104,10 @@ while batch < STEPS:
     calls = 0
     try:
         strategy.begin(learner)
-        gradient(model, batch, range(comm.world.rank, 12, comm.world.size))
+        updates.gradient(model, batch, range(comm.world.rank, updates.SAMPLES, comm.world.size))
         learner.gather()
-        outcome = strategy.finish(learner, Tally(weight=3.0 if comm.world.rank == 0 else 0.0))
+        weight = updates.WEIGHT if comm.world.rank == 0 else 0.0
+        outcome = strategy.finish(learner, Tally(weight=weight))
         assert outcome.updated
         batch += 1
     except MPI.Exception as error:
@@ -145,19 +119,12 @@ while batch < STEPS:
         ended_by_others += ended is not None
         places = comm.gather(batch)
         assert len(set(places)) == 1, places
-        strategy.regroup(Layout([], comm.world.size), scheduler(comm.world.size))
+        size = comm.world.size
+        strategy.regroup(updates.layout_of(size), updates.scheduler_of(size))
 
-calm = network()
-alone = learner_of(calm)
-for batch in range(STEPS):
-    alone.zero()
-    gradient(calm, batch, range(12))
-    alone.update(clip_factor(alone.norm() / 3, 0.5) / 3)
-far = [float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), calm.parameters())]
-state, expected = learner.state(), alone.state()
-far += [float((value - expected[name]).abs().max()) for name, value in state.items()]
+far = updates.distance(model, learner, "adamw", STEPS)
 if comm.world.rank == 0:
-    print(json.dumps([list(comm.members), ended_by_others, max(far)]), flush=True)
+    print(json.dumps([list(comm.members), ended_by_others, far]), flush=True)
 comm.depart(0)
 """
 
@@ -174,19 +141,8 @@ comm.depart(0)
     ),
 )
 def test_an_update_is_whole_or_not_at_all(deaths, left, tmp_path):
-    (tmp_path / "updates.py").write_text(SCRIPT)
-    program = [sys.executable, "-m", "mpi4py", str(tmp_path / "updates.py"), json.dumps(deaths)]
-    argv, extra = command(
-        find(os.environ),
-        program,
-        ranks=4,
-        machine=this_machine(os.environ),
-        fault_tolerant=True,
-    )
-    ended = Job(argv, cwd=tmp_path, env={**extra, "OMP_NUM_THREADS": "1"}).end(240)
-    lines = ended.out.strip().splitlines()
-    assert lines, ended
-    members, ended_by_others, far = json.loads(lines[-1])
+    story = play(SCRIPT, json.dumps(deaths), ranks=4, cwd=tmp_path)
+    ended, (members, ended_by_others, far) = story
     assert members == left, ended
     assert ended_by_others == len(deaths), ended
     assert far < 1e-12, ended

@@ -1,62 +1,34 @@
 """Ranks die while all of a node read one sum: each batch counts once, from all its samples."""
 
-import json
 import os
-import sys
 
 import pytest
 
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import find
 from hpc_train.launch.mpirun import can_lose_ranks
-from tests.jobs.processes import Job
+from tests.jobs.updates import play
 
 pytestmark = pytest.mark.skipif(
     not can_lose_ranks(find(os.environ), os.environ),
     reason="this MPI does not survive the death of a rank (Open MPI 5 with ULFM does)",
 )
 
-# a batch is twelve samples, whose gradients any number of ranks share among each other
 SCRIPT = """\
 import json
 import os
 import signal
 import time
 
-import numpy as np
-import torch
 from mpi4py import MPI
 
 from hpc_train.comm import connect
-from hpc_train.optim import Settings, clip_factor
-from hpc_train.schedule import Scheduler, Situation, find_policy
-from hpc_train.strategies import AllReduce, Layout, Learner, Means, Sharding, Tally, allreduce
+from hpc_train.strategies import Sharding, Tally, allreduce
+from tests.jobs import updates
 
 DEATHS = [(1, 0, "updating"), (4, 2, "scaled"), (7, 3, "releasing")]  # batch, rank, instant
 STEPS = 9
 mine = MPI.COMM_WORLD.rank
 allreduce._ONCE_BYTES = 1
-
-
-def network():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(40, 100), torch.nn.Linear(100, 90)).double()
-
-
-def learner_of(model):
-    settings = Settings(lr=0.01, weight_decay=0.1)
-    return Learner("main", list(model.named_parameters()), "lamb", settings, clip_norm=0.5)
-
-
-def gradient(model, batch, samples):
-    for sample in samples:
-        rng = np.random.default_rng([batch, sample])
-        for parameter in model.parameters():
-            parameter.grad += torch.from_numpy(rng.standard_normal(parameter.shape))
-
-
-def scheduler(size):
-    return Scheduler(find_policy("static"), Situation.unknown(12, size, None, 1), 99)
 
 
 def deadly(function, name):
@@ -70,12 +42,10 @@ def deadly(function, name):
 
 
 comm = connect()
-model = network()
-learner = learner_of(model)
+model = updates.network()
+learner = updates.learner_of(model, "lamb")
 learner.step = deadly(learner.step, "updating")
-strategy = AllReduce(comm, model, [learner], Layout([], comm.world.size),
-                     scheduler(comm.world.size), Means(),
-                     sharding=Sharding(False, survives=True))
+strategy = updates.strategy_of(comm, model, learner, Sharding(False, survives=True))
 batch, repeated, once = 0, 0, []
 while batch < STEPS:
     instant = next((i for b, r, i in DEATHS if b == batch and r == mine), "")
@@ -86,9 +56,10 @@ while batch < STEPS:
     once.append(reading is not None)
     try:
         strategy.begin(learner)
-        gradient(model, batch, range(comm.world.rank, 12, comm.world.size))
+        updates.gradient(model, batch, range(comm.world.rank, updates.SAMPLES, comm.world.size))
         learner.gather()
-        outcome = strategy.finish(learner, Tally(weight=3.0 if comm.world.rank == 0 else 0.0))
+        weight = updates.WEIGHT if comm.world.rank == 0 else 0.0
+        outcome = strategy.finish(learner, Tally(weight=weight))
         assert outcome.updated
         batch += 1
     except MPI.Exception as error:
@@ -98,36 +69,18 @@ while batch < STEPS:
         repeated += 1
         places = comm.gather(batch)
         assert len(set(places)) == 1, places
-        strategy.regroup(Layout([], comm.world.size), scheduler(comm.world.size))
+        size = comm.world.size
+        strategy.regroup(updates.layout_of(size), updates.scheduler_of(size))
 
-calm = network()
-alone = learner_of(calm)
-for batch in range(STEPS):
-    alone.zero()
-    gradient(calm, batch, range(12))
-    alone.update(clip_factor(alone.norm() / 3, 0.5) / 3)
-far = [float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), calm.parameters())]
-state, expected = learner.state(), alone.state()
-far += [float((value - expected[name]).abs().max()) for name, value in state.items()]
+far = updates.distance(model, learner, "lamb", STEPS)
 if comm.world.rank == 0:
-    print(json.dumps([list(comm.members), repeated, all(once), max(far)]), flush=True)
+    print(json.dumps([list(comm.members), repeated, all(once), far]), flush=True)
 comm.depart(0)
 """
 
 
 def test_a_batch_counts_once_whoever_dies_while_its_sum_is_read(tmp_path):
-    (tmp_path / "updates.py").write_text(SCRIPT)
-    argv, extra = command(
-        find(os.environ),
-        [sys.executable, "-m", "mpi4py", str(tmp_path / "updates.py")],
-        ranks=5,
-        machine=this_machine(os.environ),
-        fault_tolerant=True,
-    )
-    ended = Job(argv, cwd=tmp_path, env={**extra, "OMP_NUM_THREADS": "1"}).end(240)
-    lines = ended.out.strip().splitlines()
-    assert lines, ended
-    members, repeated, once, far = json.loads(lines[-1])
+    ended, (members, repeated, once, far) = play(SCRIPT, ranks=5, cwd=tmp_path)
     assert members == [1, 4], ended
     assert repeated == 3, ended
     assert once, ended

@@ -8,7 +8,7 @@ from mpi4py import MPI
 
 from hpc_train.comm import connect
 from hpc_train.comm.gate import Gate, Seat
-from hpc_train.comm.patience import patience_of
+from hpc_train.comm.yielding import yielding_of
 from tests.mpi.agree import agree, agree_raises
 
 pytestmark = pytest.mark.mpi
@@ -84,8 +84,8 @@ def test_a_gate_holds_ranks_back_where_they_are_short_of_cores_or_idle(comm, tig
     """A rank that waits asleep passes when all are there; clocks of one machine agree."""
     communicator = comm.data.Dup()
     seat = Seat("here", range(1 if tight else 64))
-    patience = patience_of(MPI.__file__)
-    gate = Gate(communicator, [seat] * max(2, comm.world.size), patience)
+    yielding = yielding_of(MPI.__file__)
+    gate = Gate(communicator, [seat] * max(2, comm.world.size), yielding)
     counts = [1] * (comm.world.size - 1) + [int(not idle)]
     for last in range(comm.world.size):
         comm.meet()
@@ -97,5 +97,5 @@ def test_a_gate_holds_ranks_back_where_they_are_short_of_cores_or_idle(comm, tig
         everyone = comm.gather([came, passed])
         together = max(one for one, _ in everyone) <= min(one for _, one in everyone)
         agree(together or not (tight or idle), everyone)
-    patience.set_yielding(comm.gate.is_tight)
+    yielding.set_yielding(comm.gate.is_tight)
     communicator.Free()

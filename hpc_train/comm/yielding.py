@@ -20,7 +20,7 @@ from collections.abc import Callable
 _SETTER = "opal_progress_set_yield_when_idle"  # Open MPI's `mpi_yield_when_idle`, at any time
 
 
-class Patience:
+class Yielding:
     """Sets whether MPI yields; without effect where the library cannot be told.
 
     Args:
@@ -48,14 +48,14 @@ class Patience:
 
 
 @functools.cache
-def patience_of(path: str | None) -> Patience:
+def yielding_of(path: str | None) -> Yielding:
     """The one of the MPI library that the module at `path` is linked to, if any."""
     if path is None:
-        return Patience(None)
+        return Yielding(None)
     try:
         setter = getattr(ctypes.CDLL(path), _SETTER, None)
     except OSError:
-        return Patience(None)
+        return Yielding(None)
     if setter is not None:
         setter.argtypes, setter.restype = [ctypes.c_bool], ctypes.c_bool
-    return Patience(setter)
+    return Yielding(setter)

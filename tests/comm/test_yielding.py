@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from hpc_train.comm.gate import Gate, Seat
-from hpc_train.comm.patience import Patience, patience_of
+from hpc_train.comm.yielding import Yielding, yielding_of
 
 
 class Setter:
@@ -22,12 +22,12 @@ class Setter:
 
 def test_mpi_yields_as_long_as_it_is_wanted():
     setter = Setter(yields=False)
-    patience = Patience(setter)
+    yielding = Yielding(setter)
     assert not setter.yields
     before = setter.calls
     seen = []
     for wanted in (False, True, True, False, False):
-        patience.set_yielding(wanted)
+        yielding.set_yielding(wanted)
         seen.append(setter.yields)
     assert seen == [False, True, True, False, False]
     assert setter.calls - before == 2
@@ -35,24 +35,24 @@ def test_mpi_yields_as_long_as_it_is_wanted():
 
 def test_a_library_that_was_started_yielding_stays_so():
     setter = Setter(yields=True)
-    patience = Patience(setter)
+    yielding = Yielding(setter)
     for wanted in (False, True, False):
-        patience.set_yielding(wanted)
+        yielding.set_yielding(wanted)
         assert setter.yields
 
 
 def test_a_library_that_cannot_be_told_is_left_alone(tmp_path):
-    for patience in (Patience(None), patience_of(None), patience_of(str(tmp_path / "none.so"))):
-        assert not patience.is_settable
-        patience.set_yielding(True)
-        assert not patience.is_settable
+    for yielding in (Yielding(None), yielding_of(None), yielding_of(str(tmp_path / "none.so"))):
+        assert not yielding.is_settable
+        yielding.set_yielding(True)
+        assert not yielding.is_settable
 
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_ranks_yield_where_one_is_idle_or_cores_are_short(cores):
     here = SimpleNamespace(Get_rank=lambda: 0, Ibarrier=lambda: here, Test=lambda: True)
     setter = Setter(yields=False)
-    gate = Gate(here, [Seat("a", range(cores))] * 2, Patience(setter))
+    gate = Gate(here, [Seat("a", range(cores))] * 2, Yielding(setter))
     seen = []
     for counts in ([8, 8], [16, 0], [8, 8], []):
         gate.pass_together(counts)
