@@ -15,8 +15,7 @@ from hpc_train.bench.harness import (
     summary,
     write_results,
 )
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import launching
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -28,11 +27,9 @@ KILLS = 300
 def measure(what: str, folder: Path) -> dict:
     """The seconds that the ranks found."""
     program = [sys.executable, str(HERE / "sides.py"), what, str(folder), str(ROUNDS[what])]
-    argv, extra = command(
-        find(os.environ), program, ranks=RANKS[what], machine=this_machine(os.environ)
-    )
-    # one thread each, as a rank on each core would have
-    return answer(argv, {**extra, "OMP_NUM_THREADS": "1"})
+    with launching(program, RANKS[what]) as call:
+        # one thread each, as a rank on each core would have
+        return answer(call.argv, {**call.environ, "OMP_NUM_THREADS": "1"})
 
 
 def kills(folder: Path) -> dict:

@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,8 +20,7 @@ from hpc_train.data import Loader, make_order, open_dataset
 from hpc_train.data.blocks import Blocks, Extent
 from hpc_train.data.digest import delivered_hash
 from hpc_train.data.loader import batch_memory
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import launching
 from hpc_train.plan import Course, Plan
 
 RESULTS = Path(__file__).parent / "results"
@@ -171,11 +169,9 @@ def node(folder, rounds):
         program = [sys.executable, str(Path(__file__).with_name("node.py"))]
         # half of the data on each rank: a window and what is read ahead fit, an epoch does not
         program += [str(folder / "gzip.h5"), str(96 * 2**20), str(turns)]
-        argv, extra = command(
-            find(os.environ), program, ranks=ranks, machine=this_machine(os.environ)
-        )
-        env = {**os.environ, **extra, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)
+        with launching(program, ranks) as call:
+            env = {**call.environ, "OMP_NUM_THREADS": "1"}
+            ended = subprocess.run(call.argv, env=env, check=True, capture_output=True, text=True)
         found[ranks] = json.loads(ended.stdout.splitlines()[-1])
         for case, row in found[ranks].items():
             tell(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from hpc_train.errors import HpcTrainError
-from hpc_train.launch import command, find, processes
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import launching, processes
 from hpc_train.recovery.flight import Event, Flight, Tape
 
 CONFIG = """\
@@ -92,20 +92,17 @@ class Job:
         self.run = folder / "run"
         program = [sys.executable, "-m", "hpc_train", "run", str(folder / "c.toml")]
         program += [f"run.dir={self.run}", *extra]
-        argv, added = command(
-            find(os.environ),
-            program,
-            ranks=ranks,
-            machine=this_machine(os.environ),
-            fault_tolerant=fault_tolerant and ranks > 1,
+        self._started = ExitStack()
+        call = self._started.enter_context(
+            launching(program, ranks, fault_tolerant=fault_tolerant and ranks > 1)
         )
         self._output = (folder / "output").open("w+")
         self._token = folder.name
-        environ = {**added, **os.environ, "OMP_NUM_THREADS": "1", **(environ or {})}
+        environ = {**call.environ, "OMP_NUM_THREADS": "1", **(environ or {})}
         environ[processes.JOB] = self._token
         environ.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have theirs
         self.process = subprocess.Popen(
-            argv,
+            call.argv,
             env=environ,
             stdout=self._output,
             stderr=self._output,
@@ -162,8 +159,9 @@ class Job:
         return self._output.read()[-4000:]
 
     def close(self) -> None:
-        """Let go of its output."""
+        """Let go of its output, and of the launcher's files."""
         self._output.close()
+        self._started.close()
 
 
 def steps(run: Path) -> list[tuple[int, int]]:

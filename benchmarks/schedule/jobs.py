@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import socket
 import statistics
 import subprocess
@@ -13,8 +12,7 @@ from pathlib import Path
 from quiet import QUIET
 
 from hpc_train.bench.quota import inside
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import launching
 
 HERE = Path(__file__).parent
 SOLO_STEPS = 35
@@ -49,14 +47,14 @@ def train(folder, ranks, settings, *options, skipped=SKIPPED):
 
 def train_with_quota(folder, group, settings, skipped):
     """Train on two ranks, the second inside `group`; gives samples a second."""
-    environ = dict(os.environ)
 
     def once():
         run_dir = folder / uuid.uuid4().hex[:8]
-        call = inside(group, program(run_dir, settings), only_rank=1)
-        argv, extra = command(find(environ), call, ranks=2, machine=this_machine(environ))
-        env = {**environ, **extra}
-        subprocess.run(argv, cwd=HERE, check=True, capture_output=True, timeout=300, env=env)
+        ranks = inside(group, program(run_dir, settings), only_rank=1)
+        with launching(ranks, 2) as call:
+            subprocess.run(
+                call.argv, cwd=HERE, check=True, capture_output=True, timeout=300, env=call.environ
+            )
         return statistics.harmonic_mean(rates(run_dir, skipped))
 
     return QUIET.measure(once)

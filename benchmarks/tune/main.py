@@ -25,9 +25,7 @@ from hpc_train.bench.harness import (
 )
 from hpc_train.bench.quota import inside, quota
 from hpc_train.comm import connect
-from hpc_train.launch import command as start_command
-from hpc_train.launch import find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import launching
 from hpc_train.stop import StopFlag
 from hpc_train.tune import prepare, read_study, run
 from hpc_train.tune.history import COMPLETE
@@ -178,11 +176,9 @@ def on_cores(
         for rank in range(ranks):
             group = None if whole else stack.enter_context(quota(part))
             program = program if group is None else inside(group, program, only_rank=rank)
-        argv, extra = start_command(
-            find(os.environ), program, ranks=ranks, machine=this_machine(os.environ)
-        )
+        call = stack.enter_context(launching(program, ranks))
         ended = subprocess.run(
-            argv, cwd=folder, env={**os.environ, **extra}, capture_output=True, text=True
+            call.argv, cwd=folder, env=call.environ, capture_output=True, text=True
         )
     if ended.returncode != 0:
         raise SystemExit(ended.stderr)

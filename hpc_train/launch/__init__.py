@@ -8,7 +8,7 @@ from __future__ import annotations
 from hpc_train.launch.environment import Launched, Problem, separate_worlds, under_launcher
 from hpc_train.launch.library import Probe, probe
 from hpc_train.launch.mpirun import Launcher, command, find
-from hpc_train.launch.start import start_ranks
+from hpc_train.launch.start import launching, start_ranks
 from hpc_train.launch.supervise import run_ranks
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Problem",
     "command",
     "find",
+    "launching",
     "probe",
     "run_ranks",
     "separate_worlds",

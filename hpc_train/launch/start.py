@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from hpc_train.launch import mpirun, processes, supervise
 from hpc_train.launch.machine import this_machine
@@ -42,20 +44,60 @@ def start_job(
         SetupError: if there is no MPI library, or no launcher that fits it.
     """
     environ = os.environ if environ is None else environ
+    with launching(
+        program,
+        ranks,
+        environ,
+        forward=forwarded(environ),
+        fault_tolerant=fault_tolerant,
+        hosts=hosts,
+    ) as call:
+        return supervise.run_ranks(
+            call.argv, call.environ, filter_stdout=call.launcher.vendor != "Open MPI"
+        )
+
+
+@dataclass(frozen=True)
+class Call:
+    """How ranks are started: a command line, its whole environment, and what starts them."""
+
+    argv: list[str]
+    environ: dict[str, str]
+    launcher: mpirun.Launcher
+
+
+@contextmanager
+def launching(
+    program: Sequence[str],
+    ranks: int,
+    environ: Mapping[str, str] | None = None,
+    *,
+    forward: Sequence[str] = (),
+    fault_tolerant: bool = False,
+    hosts: Mapping[str, int] | None = None,
+) -> Iterator[Call]:
+    """How to run `program` on ranks, for as long as the context lasts.
+
+    Args:
+        program, ranks, environ, fault_tolerant, hosts: as `start_job`.
+        forward: variables that ranks on other nodes need as well.
+
+    Raises:
+        SetupError: if there is no MPI library, or no launcher that fits it.
+    """
+    environ = os.environ if environ is None else environ
     launcher = mpirun.find(environ)
     argv, extra = mpirun.command(
         launcher,
         program,
         ranks=ranks,
         machine=this_machine(environ),
-        forward=forwarded(environ),
+        forward=forward,
         fault_tolerant=fault_tolerant and mpirun.can_lose_ranks(launcher, environ),
         hosts=hosts,
     )
     with mpirun.session(launcher, environ) as own:
-        return supervise.run_ranks(
-            argv, {**extra, **own, **environ}, filter_stdout=launcher.vendor != "Open MPI"
-        )
+        yield Call(argv, {**extra, **own, **environ}, launcher)
 
 
 def start_ranks(

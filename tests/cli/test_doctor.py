@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hpc_train.errors import SetupError
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import find, launching
 
 DOCTOR = [sys.executable, "-m", "hpc_train", "doctor"]
 
@@ -48,13 +47,8 @@ def test_alone_a_line_per_check(launcher, tmp_path):
 
 
 def test_ranks_are_merged_and_one_of_them_prints(launcher, tmp_path):
-    argv, extra = command(
-        launcher,
-        [*DOCTOR, "--json", "--data", "missing.h5"],
-        ranks=2,
-        machine=this_machine(os.environ),
-    )
-    code, out, _ = call(argv, tmp_path, **extra)
+    with launching([*DOCTOR, "--json", "--data", "missing.h5"], 2) as ranks:
+        code, out, _ = call(ranks.argv, tmp_path, **ranks.environ)
     document = json.loads(out)
     assert code == 3
     assert document["schema_version"] == 1

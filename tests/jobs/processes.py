@@ -11,11 +11,9 @@ import sys
 import uuid
 from dataclasses import dataclass
 
-from hpc_train.launch import command, find, processes
-from hpc_train.launch.machine import this_machine
-from hpc_train.launch.mpirun import session
+from hpc_train.launch import launching, processes
 
-# Tests kill launchers, which then leave their files: see `session`.
+# tests kill launchers, which then leave their files
 _sessions = contextlib.ExitStack()
 atexit.register(_sessions.close)
 
@@ -83,6 +81,5 @@ def cli(*arguments):
 
 def mpirun(ranks, program):
     """The command line and environment that start `program` on ranks, as a user would."""
-    launcher = find(os.environ)
-    argv, extra = command(launcher, program, ranks=ranks, machine=this_machine(os.environ))
-    return argv, {**extra, **_sessions.enter_context(session(launcher, os.environ))}
+    call = _sessions.enter_context(launching(program, ranks))
+    return call.argv, call.environ

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import find, launching
 from hpc_train.launch.mpirun import can_lose_ranks
 from tests.jobs.processes import Job
 
@@ -75,14 +74,8 @@ comm.depart(0)
 def test_every_collective_survives_a_death_in_the_middle(tmp_path):
     (tmp_path / "sums.py").write_text(SCRIPT)
     program = [sys.executable, "-m", "mpi4py", str(tmp_path / "sums.py")]
-    argv, extra = command(
-        find(os.environ),
-        program,
-        ranks=6,
-        machine=this_machine(os.environ),
-        fault_tolerant=True,
-    )
-    ended = Job(argv, cwd=tmp_path, env=extra).end(120)
+    with launching(program, 6, fault_tolerant=True) as call:
+        ended = Job(call.argv, cwd=tmp_path, env=call.environ).end(120)
     found = json.loads(ended.out.strip().splitlines()[-1])
     members = [[0, 1, 2, 3, 4], [0, 2, 3, 4], [2, 3, 4], [2, 3], [3]]
     assert [members for members, *_ in found] == members, ended

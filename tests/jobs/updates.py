@@ -5,15 +5,13 @@ out can be compared with what one process computes by itself. The scripts of the
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hpc_train.launch import command, find
-from hpc_train.launch.machine import this_machine
+from hpc_train.launch import launching
 from hpc_train.optim import Settings, clip_factor
 from hpc_train.schedule import Scheduler, Situation, find_policy
 from hpc_train.strategies import AllReduce, Layout, Learner, Means
@@ -81,15 +79,10 @@ def play(script, *words, ranks, cwd):
     """Run a script on ranks that may die; its end, and what it printed last, from JSON."""
     path = cwd / "story.py"
     path.write_text(script)
-    argv, extra = command(
-        find(os.environ),
-        [sys.executable, "-m", "mpi4py", str(path), *words],
-        ranks=ranks,
-        machine=this_machine(os.environ),
-        fault_tolerant=True,
-    )
-    env = {**extra, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ended = Job(argv, cwd=cwd, env=env).end(240)
+    program = [sys.executable, "-m", "mpi4py", str(path), *words]
+    with launching(program, ranks, fault_tolerant=True) as call:
+        env = {**call.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        ended = Job(call.argv, cwd=cwd, env=env).end(240)
     lines = ended.out.strip().splitlines()
     assert lines, ended
     return ended, json.loads(lines[-1])
