@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float64)
 # below, an update takes less time than the ranks need to meet once more
 _SMALL_BYTES = 64 * 2**10
+# or than a journal costs; measured in whole runs: at 0.7 MiB the whole update is faster by a
+# fiftieth of a step of 9 ms, at 1.5 MiB there is no difference, at 5 MiB it is slower by a tenth
+_SMALL_PROTECTED_BYTES = 2**20
 # measured with two ranks: from here on one place to read the sum from is worth another barrier
 _ONCE_BYTES = 4 * 2**20
 
@@ -187,10 +190,11 @@ class AllReduce(LockStep):
         if self._sharding.wanted is False or self._comm.world.size == 1:
             return
         problem = self._problem()
-        if problem is None and self._sharding.wanted == "auto" and self._is_small():
+        protects = self._comm.fault_tolerant and self._sharding.survives
+        if problem is None and self._sharding.wanted == "auto" and self._is_small(protects):
             return
         journal = None
-        if problem is None and self._comm.fault_tolerant and self._sharding.survives:
+        if problem is None and protects:
             journal = self._make_journal()
             problem = "shared memory is short" if journal is None else None
         memory = [] if problem else [memory_for(one, self._comm) for one in self._learners]
@@ -233,9 +237,10 @@ class AllReduce(LockStep):
                 return "what changes parameters after an update cannot be undone if a rank is lost"
         return None
 
-    def _is_small(self) -> bool:
+    def _is_small(self, protects: bool) -> bool:
         arenas = [arena for learner in self._learners for arena in learner.arenas]
-        return sum(arena.grad.nbytes for arena in arenas) <= _SMALL_BYTES
+        size = sum(arena.grad.nbytes for arena in arenas)
+        return size <= (_SMALL_PROTECTED_BYTES if protects else _SMALL_BYTES)
 
     def _make_journal(self) -> Journal | None:
         block = max(saved_bytes(learner) for learner in self._learners)
