@@ -66,16 +66,24 @@ def under_quota(folder, rounds, period_us):
         with quota(1 / 3, period_us) as group:
             if group is None:
                 return None
-            solo = jobs.solo_rates(folder, group, COMPUTING, 10)
-            ours, static = (
-                jobs.train_with_quota(
-                    folder, group, [*COMPUTING, POLICY.format(policy), f"run.steps={steps}"], skip
-                )
-                for policy, steps, skip in (("min_finish_time", 140, 60), ("static", 40, 10))
-            )
+
+            def train(policy, steps, skipped, group=group):
+                words = [*COMPUTING, POLICY.format(policy), f"run.steps={steps}"]
+                return jobs.train_with_quota(folder, group, words, skipped)
+
+            # alone before and after: the machine's speed drifts by several percent in a minute
+            before = jobs.solo_rates(folder, group, COMPUTING, 10)
+            ours = train("min_finish_time", 140, 60)
+            after = jobs.solo_rates(folder, group, COMPUTING, 10)
+            static = train("static", 40, 10)
             ddp = jobs.ddp_with_quota(group, 640, 40, 10)
-            print(f"  alone {solo}, ours {ours}, equal {static}, DDP {ddp}", flush=True)
-            found.append((ours / sum(solo), ours / static, ours / ddp))
+            alone = (sum(before) + sum(after)) / 2
+            print(
+                f"  alone {before} and {after}, ours {ours} ({ours / alone:.3f}), equal {static}, "
+                f"DDP {ddp}",
+                flush=True,
+            )
+            found.append((ours / alone, ours / static, ours / ddp))
     titles = ("of the sum of solo rates", "vs equal shares", "vs DDP (gloo)")
     return {
         title: jobs.median(row) for title, row in zip(titles, zip(*found, strict=True), strict=True)
