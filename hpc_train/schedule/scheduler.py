@@ -9,6 +9,11 @@ again, memory and kernels for other sizes; measured as what the first steps afte
 beyond their prediction), and it must be larger than the errors of the predictions, or noise would
 shuffle the shares of equal ranks.
 
+Speeds follow the last ten steps or so, and what noise lets them say of a small gain stays uncertain
+for ever. What ranks show for as long as a plan holds is therefore kept as well (`_Record`): each
+one's part of the step, from which what slows all of them alike cancels. It is looked at after 16
+steps, 32, 64 and so on, and believed within errors that shrink with the root of their number.
+
 A rank without samples tells nothing about its speed, so it is probed: two batches with one sample
 for it, so seldom that probing takes at most a hundredth of the time.
 """
@@ -33,6 +38,7 @@ _LEAST_GAIN = 0.01  # of the step
 _ERRORS = 1.5  # standard errors that the gain must exceed, beyond what the slowest of p shows
 _FIRST_COST = 0.5  # of a change, in steps, until one was measured
 _SETTLING = 3  # steps after a change that show what it costs, not how fast ranks are
+_FIRST_LOOK = 16  # steps of a plan after which its record is looked at; then at twice as many
 
 
 @dataclass
@@ -91,6 +97,7 @@ class Scheduler:
         self._cost_steps = _FIRST_COST
         self._scale = _Scale(-1, (), np.zeros(0), 0.0)
         self._probes = Probes(situation.num_ranks)
+        self._record = _Record(situation.num_ranks)
 
     def observe(
         self,
@@ -125,12 +132,19 @@ class Scheduler:
         self._account(done, busy_seconds)
         if self._situation.num_ranks > 1:  # one rank has nothing to decide
             self.speeds.observe(counts, own)
+            if is_planned:
+                self._record.take(counts, own)
 
     def decide(self, batch: int) -> Plan | None:
         """The plan that shall hold from `batch` on, or None to leave the present one."""
         if not self._policy.measures or self._situation.num_ranks == 1:
             return None
-        if self.speeds.version == self._judged and not 0 < self._probes.next <= batch:
+        is_due = self._record.is_due
+        if (
+            self.speeds.version == self._judged
+            and not 0 < self._probes.next <= batch
+            and not is_due
+        ):
             return None  # nothing new: most steps end here
         self._judged = self.speeds.version
         if not (self.speeds.known | (np.array(self.plan.counts) == 0)).all():
@@ -141,6 +155,8 @@ class Scheduler:
         situation = self._now()
         current = finish(situation, self.plan.counts)
         counts = self._better(situation, current, batch)
+        if counts is None and is_due:
+            counts = self._lasting(situation, batch)
         if counts is None:
             counts = self._probes.begin(batch, self.plan.counts, situation, self._cost_steps)
         return None if counts is None else self._adopt(counts, batch)
@@ -165,6 +181,24 @@ class Scheduler:
             if current - finish(situation, counts) > least:
                 return counts
         return self._back_to_equal(situation, current, steps)
+
+    def _lasting(self, situation: Situation, batch: int) -> tuple[int, ...] | None:
+        """The counts of the policy for what ranks have shown since the plan holds, if they pay."""
+        parts, error = self._record.look()
+        steps = min(_HORIZON, self._num_batches - batch)
+        if self._fresh or steps <= 0:
+            return None
+        held = np.asarray(self.plan.counts)
+        predicted: Floats = situation.fixed + situation.pace * held
+        works = (held > 0) & (predicted > 0)
+        scale = np.ones(len(held))
+        scale[works] = parts[works] * predicted[works].mean() / predicted[works]
+        situation = replace(situation, fixed=situation.fixed * scale, pace=situation.pace * scale)
+        current = finish(situation, self.plan.counts)
+        errors = (_ERRORS + _slowest_looks(len(held))) * error
+        least = current * max(_LEAST_GAIN, self._cost_steps / steps, errors)
+        counts = self._let_go(self._policy.split(situation), situation)
+        return counts if current - finish(situation, counts) > least else None
 
     def _back_to_equal(
         self, situation: Situation, current: float, steps: int
@@ -198,13 +232,10 @@ class Scheduler:
         return tuple(kept)
 
     def _error(self, situation: Situation) -> float:
-        """A gain that noise could feign, relative to the step.
-
-        The slowest of p equal ranks looks sqrt(2 ln p) standard errors slower than it is.
-        """
+        """A gain that noise could feign, relative to the step."""
         counts = np.asarray(self.plan.counts)
         seconds = np.where(counts > 0, situation.fixed + situation.pace * counts, 0.0)
-        errors = _ERRORS + math.sqrt(2 * math.log(len(counts)))
+        errors = _ERRORS + _slowest_looks(len(counts))
         return errors * float(self.speeds.error[int(np.argmax(seconds))])
 
     def _adopt(self, counts: tuple[int, ...], batch: int) -> Plan:
@@ -212,6 +243,7 @@ class Scheduler:
         self.balance.changes += 1
         self._fresh = True
         self._settling.clear()
+        self._record = _Record(len(counts))
         return self.plan
 
     def _learn_cost(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
@@ -249,6 +281,44 @@ class Scheduler:
         return _Scale(speeds.version, counts, factor, least)
 
 
+class _Record:
+    """What each rank's seconds were, as part of the mean of all that work, while one plan holds.
+
+    Attributes:
+        is_due: whether it is time to look.
+    """
+
+    def __init__(self, num_ranks: int) -> None:
+        self._steps = 0
+        self._mean = np.zeros(num_ranks)
+        self._spread = np.zeros(num_ranks)  # sum of squared distances from the mean
+        self._next = _FIRST_LOOK
+
+    @property
+    def is_due(self) -> bool:
+        return self._steps >= self._next
+
+    def take(self, counts: Sequence[int], seconds: Sequence[float]) -> None:
+        """Take in a step (Welford 1962); a rank without samples has no part."""
+        works = np.asarray(counts) > 0
+        parts = np.where(works, seconds, 0.0)
+        mean = parts.sum() / works.sum()
+        if mean <= 0:
+            return
+        parts = parts / mean
+        self._steps += 1
+        away = parts - self._mean
+        self._mean += away / self._steps
+        self._spread += away * (parts - self._mean)
+
+    def look(self) -> tuple[Floats, float]:
+        """The mean parts, shape (num_ranks,), and the relative standard error of the largest."""
+        self._next = 2 * self._next
+        slowest = int(np.argmax(self._mean))
+        variance = float(self._spread[slowest]) / max(self._steps - 1, 1)
+        return self._mean, math.sqrt(variance / self._steps) / float(self._mean[slowest])
+
+
 @dataclass(frozen=True)
 class _Scale:
     """What turns each rank's seconds into those of an equal share: its own seconds, scaled.
@@ -260,6 +330,11 @@ class _Scale:
     counts: tuple[int, ...]
     factor: Floats
     least: float
+
+
+def _slowest_looks(num_ranks: int) -> float:
+    """By so many standard errors the slowest of equal ranks looks slower than it is."""
+    return math.sqrt(2 * math.log(num_ranks))
 
 
 def finish(situation: Situation, counts: Sequence[int]) -> float:
