@@ -10,9 +10,9 @@ beyond their prediction), and it must be larger than the errors of the predictio
 shuffle the shares of equal ranks.
 
 Speeds follow the last ten steps or so, and what noise lets them say of a small gain stays uncertain
-for ever. What ranks show for as long as a plan holds is therefore kept as well (`_Record`): each
-one's part of the step, from which what slows all of them alike cancels. It is looked at after 16
-steps, 32, 64 and so on, and believed within errors that shrink with the root of their number.
+for ever. So longer means are kept while a plan holds (`_Means`), of each rank's part of the step,
+from which what slows all of them alike cancels: over 32 steps, then over the next 64 and so on
+up to 512. They are believed within errors that shrink with the root of the steps' number.
 
 A rank without samples tells nothing about its speed, so it is probed: two batches with one sample
 for it, so seldom that probing takes at most a hundredth of the time.
@@ -38,7 +38,7 @@ _LEAST_GAIN = 0.01  # of the step
 _ERRORS = 1.5  # standard errors that the gain must exceed, beyond what the slowest of p shows
 _FIRST_COST = 0.5  # of a change, in steps, until one was measured
 _SETTLING = 3  # steps after a change that show what it costs, not how fast ranks are
-_FIRST_LOOK = 16  # steps of a plan after which its record is looked at; then at twice as many
+_FIRST_SPAN, _LAST_SPAN = 32, 512  # steps that longer means span
 
 
 @dataclass
@@ -97,7 +97,8 @@ class Scheduler:
         self._cost_steps = _FIRST_COST
         self._scale = _Scale(-1, (), np.zeros(0), 0.0)
         self._probes = Probes(situation.num_ranks)
-        self._record = _Record(situation.num_ranks)
+        self._means = _Means(situation.num_ranks, _FIRST_SPAN)
+        self._is_proven = False  # whether the plan comes from such means
 
     def observe(
         self,
@@ -132,14 +133,14 @@ class Scheduler:
         self._account(done, busy_seconds)
         if self._situation.num_ranks > 1:  # one rank has nothing to decide
             self.speeds.observe(counts, own)
-            if is_planned:
-                self._record.take(counts, own)
+            if is_planned and self._policy.measures:
+                self._means.take(counts, own)
 
     def decide(self, batch: int) -> Plan | None:
         """The plan that shall hold from `batch` on, or None to leave the present one."""
         if not self._policy.measures or self._situation.num_ranks == 1:
             return None
-        is_due = self._record.is_due
+        is_due = self._means.are_due
         if (
             self.speeds.version == self._judged
             and not 0 < self._probes.next <= batch
@@ -156,7 +157,9 @@ class Scheduler:
         current = finish(situation, self.plan.counts)
         counts = self._better(situation, current, batch)
         if counts is None and is_due:
-            counts = self._lasting(situation, batch)
+            counts = self._by_means(situation, batch)
+            if counts is not None:
+                return self._adopt(counts, batch, is_proven=True)
         if counts is None:
             counts = self._probes.begin(batch, self.plan.counts, situation, self._cost_steps)
         return None if counts is None else self._adopt(counts, batch)
@@ -182,20 +185,24 @@ class Scheduler:
                 return counts
         return self._back_to_equal(situation, current, steps)
 
-    def _lasting(self, situation: Situation, batch: int) -> tuple[int, ...] | None:
-        """The counts of the policy for what ranks have shown since the plan holds, if they pay."""
-        parts, error = self._record.look()
+    def _by_means(self, situation: Situation, batch: int) -> tuple[int, ...] | None:
+        """The counts of the policy for what the longer means say, if they pay."""
+        parts, error = self._means.parts, self._means.error
+        self._means = self._means.next()
         steps = min(_HORIZON, self._num_batches - batch)
         if self._fresh or steps <= 0:
             return None
-        held = np.asarray(self.plan.counts)
-        predicted: Floats = situation.fixed + situation.pace * held
-        works = (held > 0) & (predicted > 0)
-        scale = np.ones(len(held))
+        held = (
+            self.plan.counts if self.reserve is None else self.reserve.cut(self.plan.counts).owned
+        )
+        own = np.asarray(held)
+        predicted: Floats = situation.fixed + situation.pace * own
+        works = (own > 0) & (predicted > 0)
+        scale = np.ones(len(own))
         scale[works] = parts[works] * predicted[works].mean() / predicted[works]
         situation = replace(situation, fixed=situation.fixed * scale, pace=situation.pace * scale)
         current = finish(situation, self.plan.counts)
-        errors = (_ERRORS + _slowest_looks(len(held))) * error
+        errors = (_ERRORS + _excess_of_slowest(len(own))) * error
         least = current * max(_LEAST_GAIN, self._cost_steps / steps, errors)
         counts = self._let_go(self._policy.split(situation), situation)
         return counts if current - finish(situation, counts) > least else None
@@ -206,8 +213,10 @@ class Scheduler:
         """The counts of the beginning, if they are the better ones as far as can be told.
 
         Noise may have led away from them, and may be too large for a way back by evidence: who
-        cannot tell the ranks apart treats them alike.
+        cannot tell the ranks apart treats them alike. Longer means can, and have the last word.
         """
+        if self._is_proven:
+            return None
         least = current * max(_LEAST_GAIN, self._cost_steps / steps)
         better = current - finish(situation, self._first) > least
         return self._first if better and self._first != self.plan.counts else None
@@ -235,15 +244,16 @@ class Scheduler:
         """A gain that noise could feign, relative to the step."""
         counts = np.asarray(self.plan.counts)
         seconds = np.where(counts > 0, situation.fixed + situation.pace * counts, 0.0)
-        errors = _ERRORS + _slowest_looks(len(counts))
+        errors = _ERRORS + _excess_of_slowest(len(counts))
         return errors * float(self.speeds.error[int(np.argmax(seconds))])
 
-    def _adopt(self, counts: tuple[int, ...], batch: int) -> Plan:
+    def _adopt(self, counts: tuple[int, ...], batch: int, *, is_proven: bool = False) -> Plan:
         self.plan = Plan(counts, since=batch)
         self.balance.changes += 1
         self._fresh = True
         self._settling.clear()
-        self._record = _Record(len(counts))
+        self._means = _Means(len(counts), _FIRST_SPAN)
+        self._is_proven = is_proven
         return self.plan
 
     def _learn_cost(self, counts: Sequence[int], busy_seconds: Sequence[float]) -> None:
@@ -281,42 +291,50 @@ class Scheduler:
         return _Scale(speeds.version, counts, factor, least)
 
 
-class _Record:
-    """What each rank's seconds were, as part of the mean of all that work, while one plan holds.
+class _Means:
+    """What each rank's seconds are, as part of the mean of all that work, while one plan holds.
+
+    Args:
+        num_ranks: of the job.
+        span: over so many steps.
 
     Attributes:
-        is_due: whether it is time to look.
+        parts: the means, shape (num_ranks,); 0 for a rank without samples.
     """
 
-    def __init__(self, num_ranks: int) -> None:
-        self._steps = 0
-        self._mean = np.zeros(num_ranks)
+    def __init__(self, num_ranks: int, span: int) -> None:
+        self.parts = np.zeros(num_ranks)
         self._spread = np.zeros(num_ranks)  # sum of squared distances from the mean
-        self._next = _FIRST_LOOK
+        self._steps = 0
+        self._span = span
 
     @property
-    def is_due(self) -> bool:
-        return self._steps >= self._next
+    def are_due(self) -> bool:
+        """Whether they span what they shall."""
+        return self._steps >= self._span
+
+    @property
+    def error(self) -> float:
+        """The relative standard error of the largest one, once they are due."""
+        slowest = int(np.argmax(self.parts))
+        variance = float(self._spread[slowest]) / (self._steps - 1)
+        return math.sqrt(variance / self._steps) / float(self.parts[slowest])
 
     def take(self, counts: Sequence[int], seconds: Sequence[float]) -> None:
-        """Take in a step (Welford 1962); a rank without samples has no part."""
+        """Take in a step (Welford 1962) that all who have samples have told the seconds of."""
         works = np.asarray(counts) > 0
-        parts = np.where(works, seconds, 0.0)
-        mean = parts.sum() / works.sum()
-        if mean <= 0:
+        told = np.where(works, seconds, 0.0)
+        if not (told[works] > 0).all():
             return
-        parts = parts / mean
+        parts = told * (works.sum() / told.sum())
         self._steps += 1
-        away = parts - self._mean
-        self._mean += away / self._steps
-        self._spread += away * (parts - self._mean)
+        away = parts - self.parts
+        self.parts += away / self._steps
+        self._spread += away * (parts - self.parts)
 
-    def look(self) -> tuple[Floats, float]:
-        """The mean parts, shape (num_ranks,), and the relative standard error of the largest."""
-        self._next = 2 * self._next
-        slowest = int(np.argmax(self._mean))
-        variance = float(self._spread[slowest]) / max(self._steps - 1, 1)
-        return self._mean, math.sqrt(variance / self._steps) / float(self._mean[slowest])
+    def next(self) -> _Means:
+        """Those over the steps that follow, twice as many."""
+        return _Means(len(self.parts), min(2 * self._span, _LAST_SPAN))
 
 
 @dataclass(frozen=True)
@@ -332,8 +350,8 @@ class _Scale:
     least: float
 
 
-def _slowest_looks(num_ranks: int) -> float:
-    """By so many standard errors the slowest of equal ranks looks slower than it is."""
+def _excess_of_slowest(num_ranks: int) -> float:
+    """By how many standard errors the slowest of equal ranks looks slower than it is."""
     return math.sqrt(2 * math.log(num_ranks))
 
 
