@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hpc_train.recovery.flight import Flight
+from hpc_train.recovery.flight import OTHER, Flight
 
 WAITING = ("communication", "waiting")  # phases in which a rank waits for others
 
@@ -105,7 +105,7 @@ def diverged(flights: Sequence[Flight]) -> tuple[Flight, int, str, str] | None:
     named: dict[int, dict[int, str]] = {}
     for flight in flights:
         for event in flight.events:
-            if event.kind == "operation":
+            if event.kind == "operation" and event.operation != OTHER:
                 named.setdefault(event.number, {})[flight.rank] = event.operation
     for number in sorted(named):
         names = named[number]

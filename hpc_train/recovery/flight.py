@@ -3,11 +3,12 @@
     flight/rank-0001.flight            a memory map of one page and a ring; survives SIGKILL, since
                                        the pages belong to the system, not to the process
 
-    | page: who | count | heard: alive | names | slot 0 | slot 1 | ... | slot n-1 |
+    | page: who | count | beat | status | names | slot 0 | slot 1 | ... | slot n-1 |
 
     who     magic, version, rank, pid, slots, when it began (both clocks), host
     count   events that are whole: the last of them says what the rank does now
     beat    written by a thread of the rank: when the process last ran at all (both clocks)
+    status  whether the rank has taken its leave
     names   of phases and operations, written when they first occur; events have their numbers
     slot    event k lies in slot k modulo n, and carries k: what does not fit is overwritten
 
@@ -18,6 +19,7 @@ they are on the wall clock, on which nodes are compared.
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import socket
@@ -34,6 +36,7 @@ FOLDER = "flight"
 VERSION = 2
 RUNNING, LEFT, FAILED = range(3)  # status
 ENTER, LEAVE, OPERATION, NOTE = range(4)  # kinds of events
+OTHER = "other"  # a name for which there was no room
 KINDS = ("enter", "leave", "operation", "note")
 
 _MAGIC = b"HPCFLT\0\0"
@@ -47,9 +50,9 @@ _STATUS_AT = 544
 _NAMES_AT = 1024
 _NAME_BYTES = 24
 _MOST_NAMES = (_PAGE - _NAMES_AT) // _NAME_BYTES
-# a cache line: number, time, since, bytes, operations, batch, limit, peer; phase and operation,
+# a cache line: number, time, since, bytes, operations, limit, batch, peer; phase and operation,
 # and those that the rank is in afterwards; kind
-_EVENT = struct.Struct("<QQQqQqfiBBBBH2x")
+_EVENT = struct.Struct("<QQQqQdiiBBBBH2x")
 
 # looked up once
 _EVENT_BYTES = _EVENT.size
@@ -126,7 +129,7 @@ class Flight:
 
 
 class Tape:
-    """The file, written by its own rank, read by others of the node; closes as a context.
+    """The file, written by its own rank, read by others of the node.
 
     Args:
         path: the file.
@@ -188,13 +191,16 @@ class Tape:
         return cls(path, view)
 
     def code(self, text: str) -> int:
-        """The number of a name, of which the first 24 bytes are kept; the last one for too many."""
+        """The number of a name, of which the first 24 bytes are kept.
+
+        Names beyond the 127th share the last number, called "other".
+        """
         found = self._codes.get(text)
         if found is None:
             found = min(len(self._codes), _MOST_NAMES - 1)
             self._codes[text] = found
             at = _NAMES_AT + found * _NAME_BYTES
-            raw = text.encode()[:_NAME_BYTES] if found < _MOST_NAMES - 1 else b"other"
+            raw = text.encode()[:_NAME_BYTES] if found < _MOST_NAMES - 1 else OTHER.encode()
             self._view[at : at + _NAME_BYTES] = raw.ljust(_NAME_BYTES, b"\0")
         return found
 
@@ -227,7 +233,7 @@ class Tape:
         """
         _pack(
             self._view, _PAGE + event % self._slots * _EVENT_BYTES,
-            event, now_ns, since_ns, num_bytes, operations, batch, limit, peer,
+            event, now_ns, since_ns, num_bytes, operations, limit, batch, peer,
             phase, operation, now_in, now_at, kind,
         )  # fmt: skip
         self._count[0] = event  # only now does a reader look there
@@ -257,7 +263,9 @@ class Tape:
             values = self._event(count := self._count[0])
             if values[0] == count:  # else as many as there are slots came in between
                 break
-        number, _, since, _, operations, batch, limit, _, _, _, now_in, now_at, _ = values
+        number, _, since, _, operations, limit, batch, _, _, _, now_in, now_at, _ = values
+        if not number:  # nothing yet
+            return State(0, 0, -1, self._began / 1e9, math.inf, "", "")
         names = self._name(now_in), self._name(now_at)
         return State(number, operations, batch, since / 1e9, limit, *names)
 
@@ -265,7 +273,7 @@ class Tape:
         """The events that are still there, oldest first; torn ones are left out."""
         last, to_date = self._count[0], self._to_date()
         for number in range(max(1, last - self._slots + 1), last + 1):
-            found, when, _, size, operations, batch, _, peer, phase, what, _, _, kind = self._event(
+            found, when, _, size, operations, _, batch, peer, phase, what, _, _, kind = self._event(
                 number
             )
             if found == number and kind < len(KINDS):

@@ -44,7 +44,10 @@ class Patience:
         if seen >= _KNOWN:
             limit = _FACTOR * longest
             self.limits[name] = max(limit, self._floor)
-            (self.settled.add if limit <= self._floor else self.settled.discard)(name)
+            if limit <= self._floor:
+                self.settled.add(name)
+            else:
+                self.settled.discard(name)
 
     def limit(self, name: str) -> float:
         """For how many seconds it may last now."""

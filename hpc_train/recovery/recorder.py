@@ -109,7 +109,7 @@ class Recorder:
         self._operations = (operations >> _GENERATION) + 1 << _GENERATION
 
     def note(self, text: str) -> None:
-        """Write down something else that happened, of at most 24 bytes."""
+        """Write down something else that happened: one of few texts, of at most 24 bytes."""
         self._note(NOTE, self._stack[-1][1] if self._stack else 0, self._codes[text])
 
     def close(self, *, failed: bool = False) -> None:

@@ -93,6 +93,22 @@ def test_events_keep_their_order_sizes_and_numbers_and_the_oldest_are_overwritte
     assert {event.batch for event in events} == set(range(33, 40))  # 8 a step
 
 
+def test_before_its_first_event_a_rank_may_take_its_time(tmp_path):
+    Tape.create(path_of(tmp_path, 0), 0)
+    state = Tape.open(path_of(tmp_path, 0)).state()
+    assert (state.events, state.batch, state.limit_seconds) == (0, -1, float("inf"))
+
+
+def test_names_for_which_there_is_no_room_are_others(tmp_path):
+    tape = Tape.create(path_of(tmp_path, 0), 0)
+    for number in range(200):
+        code = tape.code(f"operation {number}")
+        tape.write(number + 1, 2, 0, 0, number, -1, 0, code, 5, 5, 1e300, 0, code)
+    events = list(Tape.open(tape.path).events())
+    assert [event.operation for event in events[:126]] == [f"operation {n}" for n in range(126)]
+    assert {event.operation for event in events[126:]} == {"other"}
+
+
 CHILD = """
 import os, signal, sys
 from pathlib import Path
