@@ -1,21 +1,28 @@
 """Training jobs for measuring: started like a user's, told by their metrics; a real CPU quota."""
 
-import itertools
 import json
+import shlex
 import socket
 import statistics
 import subprocess
 import sys
 import uuid
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from quiet import QUIET
 
 from hpc_train.bench.quota import inside
+from hpc_train.bench.turns import take_turns
 from hpc_train.launch import launching
 
 HERE = Path(__file__).parent
-SOLO_STEPS = 35
+BATCH_SIZE = 640  # of the rows with a quota
+TURN_SECONDS = 2.0
+# of a rank under a quota alone, and of two ranks together: some twenty seconds each
+ALONE_STEPS, TOGETHER_STEPS = 60, 260
+LIMITED_SKIPPED, TOGETHER_SKIPPED = 5, 60
 SKIPPED = 25  # steps at the beginning: warm-up, and what the scheduler needs to learn
 
 
@@ -60,32 +67,75 @@ def train_with_quota(folder, group, settings, skipped):
     return QUIET.measure(once)
 
 
-def solo_rates(folder, group, settings, skipped):
-    """Samples a second of a free rank and of one inside `group`, at once and without a word.
+def in_turns(folder, group, settings):
+    """Two ranks, the second inside `group`, together, and the same two without a word.
 
-    They begin together, and the free one has five times as many steps, so that both compute all
-    the time that counts: from its steps those are taken that the limited one saw.
+    Both jobs take turns of some seconds, so that they meet the same machine. In the second one both
+    compute at once: the free rank has five times as many steps, and those are taken that the
+    limited one saw.
+
+    Args:
+        folder: for the runs.
+        group: a control group.
+        settings: of all of them.
+
+    Returns:
+        Samples a second together, of the free rank, of the limited one.
     """
 
     def once():
-        dirs = [folder / uuid.uuid4().hex[:8] for _ in range(2)]
-        meeting = folder / uuid.uuid4().hex[:8]
-        meeting.mkdir()
-        task = ["task.name=meeting:Meeting", f"task.folder={meeting}"]
-        free, limited = (
-            program(run_dir, [*settings, *task, f"run.steps={steps}"])
-            for run_dir, steps in zip(dirs, (5 * SOLO_STEPS, SOLO_STEPS), strict=True)
+        place = folder / uuid.uuid4().hex[:8]
+        place.mkdir()
+
+        def words(name, steps, meeting):
+            (place / meeting).mkdir(exist_ok=True)
+            task = ["task.name=meeting:Meeting", f"task.folder={place / meeting}"]
+            return program(
+                place / name, [*settings, *task, f"task.label={name}", f"run.steps={steps}"]
+            )
+
+        free = words("free", 5 * ALONE_STEPS, "alone")
+        limited = inside(group, words("limited", ALONE_STEPS, "alone"))
+        both = ["sh", "-c", f"{shlex.join(free)} & {shlex.join(limited)}; wait"]
+        ranks = inside(group, words("together", TOGETHER_STEPS, "ranks"), only_rank=1)
+        with launching(ranks, 2) as call:
+            take_turns(
+                [partial(started, call.argv, call.environ), partial(started, both, None)],
+                [partial(trains, place / "together"), partial(trains, place / "limited")],
+                TURN_SECONDS,
+            )
+        free, limited, together = (
+            np.fromfile(place / f"{name}-0.times") for name in ("free", "limited", "together")
         )
-        together([free, inside(group, limited)])
-        free, limited = (rates(run_dir, 1) for run_dir in dirs)  # in the first step they meet
-        begin, end = (sum(1 / rate for rate in part) for part in (limited[:skipped], limited))
-        at = list(itertools.accumulate(1 / rate for rate in free))
-        if at[-1] < end:
-            raise RuntimeError("the free rank ended before the limited one")
-        seen = [rate for rate, t in zip(free, at, strict=True) if begin <= t <= end]
-        return [statistics.harmonic_mean(part) for part in (seen, limited[skipped:])]
+        seen = limited[LIMITED_SKIPPED:]
+        free = free[(free >= seen[0]) & (free <= seen[-1])]
+        return [rate(together[TOGETHER_SKIPPED:]), rate(free), rate(seen)]
 
     return QUIET.measure(once)
+
+
+def started(argv, environ):
+    """A command, in a session of its own."""
+    return subprocess.Popen(
+        argv,
+        cwd=HERE,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def trains(run_dir):
+    """Whether a run has made its first step."""
+    return (run_dir / "metrics.jsonl").exists()
+
+
+def rate(times):
+    """Samples a second of steps that began at `times`; not of those that another turn cut."""
+    seconds = np.diff(times)
+    whole = seconds[seconds < TURN_SECONDS / 2]
+    return float(BATCH_SIZE * len(whole) / whole.sum())
 
 
 def ddp_with_quota(group, batch_size, steps, skipped):

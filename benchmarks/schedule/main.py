@@ -25,7 +25,7 @@ SLEEPING = [
 ]
 COMPUTING = [
     "data.train=builtin:digits/train[:1280]",
-    "data.batch_size=640",
+    f"data.batch_size={jobs.BATCH_SIZE}",
     "model.name=cnn",
     "model.hidden=64",
     "model.channels=[64,128]",
@@ -66,24 +66,19 @@ def under_quota(folder, rounds, period_us):
         with quota(1 / 3, period_us) as group:
             if group is None:
                 return None
-
-            def train(policy, steps, skipped, group=group):
-                words = [*COMPUTING, POLICY.format(policy), f"run.steps={steps}"]
-                return jobs.train_with_quota(folder, group, words, skipped)
-
-            # alone before and after: the machine's speed drifts by several percent in a minute
-            before = jobs.solo_rates(folder, group, COMPUTING, 10)
-            ours = train("min_finish_time", 140, 60)
-            after = jobs.solo_rates(folder, group, COMPUTING, 10)
-            static = train("static", 40, 10)
-            ddp = jobs.ddp_with_quota(group, 640, 40, 10)
-            alone = (sum(before) + sum(after)) / 2
+            together, *alone = jobs.in_turns(
+                folder, group, [*COMPUTING, POLICY.format("min_finish_time")]
+            )
+            words = [*COMPUTING, POLICY.format("static"), "run.steps=40"]
+            static = jobs.train_with_quota(folder, group, words, 10)
+            ddp = jobs.ddp_with_quota(group, jobs.BATCH_SIZE, 40, 10)
+            part = together / sum(alone)
             print(
-                f"  alone {before} and {after}, ours {ours} ({ours / alone:.3f}), equal {static}, "
-                f"DDP {ddp}",
+                f"  together {together:.0f}, alone {alone[0]:.0f} and {alone[1]:.0f} ({part:.3f}), "
+                f"equal shares {static:.0f}, DDP {ddp:.0f}",
                 flush=True,
             )
-            found.append((ours / alone, ours / static, ours / ddp))
+            found.append((part, together / static, together / ddp))
     titles = ("of the sum of solo rates", "vs equal shares", "vs DDP (gloo)")
     return {
         title: jobs.median(row) for title, row in zip(titles, zip(*found, strict=True), strict=True)
