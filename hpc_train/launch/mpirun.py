@@ -182,7 +182,7 @@ def session(launcher: Launcher, environ: Mapping[str, str]) -> Iterator[dict[str
     place = environ.get("TMPDIR")
     try:
         folder = tempfile.mkdtemp(
-            prefix="hpc_train-mpirun.", dir=os.path.abspath(place) if place else None
+            prefix="mpirun-hpc_train.", dir=os.path.abspath(place) if place else None
         )
     except OSError:
         yield {}
