@@ -134,13 +134,16 @@ class Tape:
     Args:
         path: the file.
         view: a map of it.
+
+    Attributes:
+        codes: numbers of names, by name.
     """
 
     def __init__(self, path: Path, view: mmap.mmap) -> None:
         self.path = path
         self._view = view
         self._count = memoryview(view)[_COUNT_AT : _COUNT_AT + 8].cast("Q")
-        self._codes: dict[str, int] = {"": 0}
+        self.codes = _Codes(view)
         who = _WHO.unpack_from(view, 0)
         _, version, self.rank, self.pid, self._slots, started, began, host = who
         if version != VERSION:
@@ -190,20 +193,6 @@ class Tape:
             raise HpcTrainError("this is not a flight record", where=str(path))
         return cls(path, view)
 
-    def code(self, text: str) -> int:
-        """The number of a name, of which the first 24 bytes are kept.
-
-        Names beyond the 127th share the last number, called "other".
-        """
-        found = self._codes.get(text)
-        if found is None:
-            found = min(len(self._codes), _MOST_NAMES - 1)
-            self._codes[text] = found
-            at = _NAMES_AT + found * _NAME_BYTES
-            raw = text.encode()[:_NAME_BYTES] if found < _MOST_NAMES - 1 else OTHER.encode()
-            self._view[at : at + _NAME_BYTES] = raw.ljust(_NAME_BYTES, b"\0")
-        return found
-
     def write(
         self,
         event: int,
@@ -226,10 +215,10 @@ class Tape:
 
         Args:
             event, kind, batch, num_bytes, operations, peer: see `Event`.
-            phase, operation: their `code`.
+            phase, operation: their `codes`.
             now_ns, since_ns: now, and since when, on the monotonic clock.
             limit, now_in, now_at: for how long at most, in which phase and operation it is now
-                (their `code`), see `State`.
+                (their `codes`), see `State`.
         """
         _pack(
             self._view, _PAGE + event % self._slots * _EVENT_BYTES,
@@ -317,6 +306,25 @@ class Tape:
             _BEAT.unpack_from(self._view, _BEAT_AT)[1] / 1e9,
             tuple(self.events()),
         )
+
+
+class _Codes(dict[str, int]):
+    """Numbers of names, which are written down when they are first asked for.
+
+    The first 24 bytes of a name are kept. Those beyond the 127th share the last number, called
+    "other".
+    """
+
+    def __init__(self, view: mmap.mmap) -> None:
+        super().__init__({"": 0})
+        self._view = view
+
+    def __missing__(self, text: str) -> int:
+        found = self[text] = min(len(self), _MOST_NAMES - 1)
+        raw = text.encode()[:_NAME_BYTES] if found < _MOST_NAMES - 1 else OTHER.encode()
+        at = _NAMES_AT + found * _NAME_BYTES
+        self._view[at : at + _NAME_BYTES] = raw.ljust(_NAME_BYTES, b"\0")
+        return found
 
 
 def path_of(folder: Path, rank: int) -> Path:

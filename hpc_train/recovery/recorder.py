@@ -57,7 +57,7 @@ class Recorder:
         self._events = 0
         self._operations = 0
         self._stack: list[tuple[str, int, int, int]] = []
-        self._codes = _Codes(tape)
+        self._codes = tape.codes
         self._note(ENTER, 0, 0)
 
     def __call__(self, name: str, detail: dict[str, Any]) -> Leave:
@@ -155,17 +155,6 @@ class Recorder:
             event, kind, self._batch, 0, self._operations, -1, phase, operation,
             now, now, math.inf, phase, operation,
         )  # fmt: skip
-
-
-class _Codes(dict[str, int]):
-    """Numbers of names, as a tape keeps them; asked for once."""
-
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
-
-    def __missing__(self, text: str) -> int:
-        found = self[text] = self._tape.code(text)
-        return found
 
 
 def place_for(run: Path, rank: int, temporary: Path | None = None) -> Path:

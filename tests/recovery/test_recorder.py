@@ -102,7 +102,7 @@ def test_before_its_first_event_a_rank_may_take_its_time(tmp_path):
 def test_names_for_which_there_is_no_room_are_others(tmp_path):
     tape = Tape.create(path_of(tmp_path, 0), 0)
     for number in range(200):
-        code = tape.code(f"operation {number}")
+        code = tape.codes[f"operation {number}"]
         tape.write(number + 1, 2, 0, 0, number, -1, 0, code, 5, 5, 1e300, 0, code)
     events = list(Tape.open(tape.path).events())
     assert [event.operation for event in events[:126]] == [f"operation {n}" for n in range(126)]
@@ -203,7 +203,7 @@ from pathlib import Path
 from hpc_train.recovery.flight import Tape
 
 tape, count = Tape.create(Path(sys.argv[1]), 0), 0
-data, sum = map(tape.code, ("data", "sum"))
+data, sum = tape.codes["data"], tape.codes["sum"]
 while True:
     count += 1
     tape.write(count, 0, 1, 0, count, -1, data, sum, 5, 5, math.inf, data, sum)
