@@ -190,11 +190,10 @@ class AllReduce(LockStep):
         if self._sharding.wanted is False or self._comm.world.size == 1:
             return
         problem = self._problem()
-        protects = self._comm.fault_tolerant and self._sharding.survives
-        if problem is None and self._sharding.wanted == "auto" and self._is_small(protects):
+        if problem is None and self._sharding.wanted == "auto" and self._is_small():
             return
         journal = None
-        if problem is None and protects:
+        if problem is None and self._is_protected:
             journal = self._make_journal()
             problem = "shared memory is short" if journal is None else None
         memory = [] if problem else [memory_for(one, self._comm) for one in self._learners]
@@ -228,7 +227,7 @@ class AllReduce(LockStep):
             return "no two ranks share a node"
         if sharding.needs_gradients:
             return "compress.prune needs all of the gradient on each rank"
-        if self._comm.fault_tolerant and sharding.survives:
+        if self._is_protected:
             if world.num_nodes > 1:
                 return "ranks on several nodes may be lost"
             if sharding.respawns:
@@ -237,10 +236,15 @@ class AllReduce(LockStep):
                 return "what changes parameters after an update cannot be undone if a rank is lost"
         return None
 
-    def _is_small(self, protects: bool) -> bool:
+    @property
+    def _is_protected(self) -> bool:
+        """Whether the run goes on without ranks that die, also in the middle of an update."""
+        return self._comm.fault_tolerant and self._sharding.survives
+
+    def _is_small(self) -> bool:
         arenas = [arena for learner in self._learners for arena in learner.arenas]
         size = sum(arena.grad.nbytes for arena in arenas)
-        return size <= (_SMALL_PROTECTED_BYTES if protects else _SMALL_BYTES)
+        return size <= (_SMALL_PROTECTED_BYTES if self._is_protected else _SMALL_BYTES)
 
     def _make_journal(self) -> Journal | None:
         block = max(saved_bytes(learner) for learner in self._learners)
