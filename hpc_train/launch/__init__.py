@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from hpc_train.launch.environment import Launched, Problem, separate_worlds, under_launcher
 from hpc_train.launch.library import Probe, probe
-from hpc_train.launch.mpirun import Launcher, command, find
+from hpc_train.launch.mpirun import find
 from hpc_train.launch.start import launching, start_ranks
 from hpc_train.launch.supervise import run_ranks
 
 __all__ = [
     "Launched",
-    "Launcher",
     "Probe",
     "Problem",
-    "command",
     "find",
     "launching",
     "probe",
