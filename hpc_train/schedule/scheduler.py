@@ -6,12 +6,15 @@
 A plan changes when it pays: the predicted gain per step, over the steps for which speeds may be
 trusted to stay, must exceed what a change costs (data prefetched for the old plan, blocks read
 again, memory and kernels for other sizes; measured as what the first steps after a change take
-beyond their prediction), and it must be larger than the errors of the predictions, or noise would
-shuffle the shares of equal ranks.
+beyond their prediction, the least of the last three), and it must be larger
+than the errors of the predictions, or noise would shuffle the shares of equal ranks.
+
+A single step that took far longer than expected (a job that was suspended, storage that hung)
+says nothing of who is fast; it is neither in the means nor in the errors.
 
 Speeds follow the last ten steps or so, and what noise lets them say of a small gain stays uncertain
 for ever. So longer means are kept while a plan holds (`_Means`), of each rank's part of the step,
-from which what slows all of them alike cancels: over 32 steps, then over the next 64 and so on
+from which what slows all of them alike cancels: over 16 steps, then over the next 32 and so on
 up to 512. They are believed within errors that shrink with the root of the steps' number.
 
 A rank without samples tells nothing about its speed, so it is probed: two batches with one sample
@@ -21,6 +24,7 @@ for it, so seldom that probing takes at most a hundredth of the time.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,9 +40,10 @@ _WARM_UP = 2  # steps that are not believed: allocations, caches, clocks
 _HORIZON = 50  # steps for which speeds are trusted to stay as they are
 _LEAST_GAIN = 0.01  # of the step
 _ERRORS = 1.5  # standard errors that the gain must exceed, beyond what the slowest of p shows
-_FIRST_COST = 0.5  # of a change, in steps, until one was measured
+_FIRST_COST, _COSTS = 0.5, 3  # of a change, in steps, until so many have cost more
+_STALL = 4.0  # times the expected seconds: a single step that takes longer is not in the means
 _SETTLING = 3  # steps after a change that show what it costs, not how fast ranks are
-_FIRST_SPAN, _LAST_SPAN = 32, 512  # steps that longer means span
+_FIRST_SPAN, _LAST_SPAN = 16, 512  # steps that longer means span
 
 
 @dataclass
@@ -94,7 +99,8 @@ class Scheduler:
         self._fresh = False  # whether the plan has changed and its first steps are still out
         self._settling: list[float] = []  # what those took beyond their prediction, in steps
         self._judged = -1  # the version of the speeds that was last decided upon
-        self._cost_steps = _FIRST_COST
+        self._costs = deque([_FIRST_COST] * _COSTS, maxlen=_COSTS)  # of the last changes, in steps
+        self._was_stall = False
         self._scale = _Scale(-1, (), np.zeros(0), 0.0)
         self._probes = Probes(situation.num_ranks)
         self._means = _Means(situation.num_ranks, _FIRST_SPAN)
@@ -132,9 +138,23 @@ class Scheduler:
                 return
         self._account(done, busy_seconds)
         if self._situation.num_ranks > 1:  # one rank has nothing to decide
+            is_stall = self._is_stall(counts, own)
             self.speeds.observe(counts, own)
-            if is_planned and self._policy.measures:
+            if is_planned and self._policy.measures and not is_stall:
                 self._means.take(counts, own)
+
+    @property
+    def _cost_steps(self) -> float:
+        """What a change costs, in steps: a single one that met a stall does not decide it."""
+        return min(self._costs)
+
+    def _is_stall(self, counts: Sequence[int], seconds: Sequence[float]) -> bool:
+        """Whether the step took far longer than expected, and the one before did not."""
+        expected = self.speeds.seconds(counts)
+        known = expected > 0
+        is_long = known.any() and max(seconds) > _STALL * expected[known].max()
+        self._was_stall = bool(is_long) and not self._was_stall
+        return self._was_stall
 
     def decide(self, batch: int) -> Plan | None:
         """The plan that shall hold from `batch` on, or None to leave the present one."""
@@ -263,7 +283,7 @@ class Scheduler:
         if len(self._settling) < _SETTLING and predicted > 0 and not self._probes.running:
             return
         steps = min(sum(self._settling), float(_HORIZON))
-        self._cost_steps += 0.5 * (max(0.0, steps) - self._cost_steps)
+        self._costs.append(max(0.0, steps))
         self._settling.clear()
         self._fresh = False
         self._judged = -1

@@ -3,12 +3,14 @@
     observation (n, t)  ->  residual = log(t / (a + b n))
       small               the sums of the fit forget a tenth and take it in
       large, the first    held back: an outlier, if the next one is as expected again
-      large, the second   in a row and to the same side: a jump; the fit begins anew with both
+      large, more         in a row, to the same side, none much larger: a jump, believed the sooner
+                          the larger it is (two steps of a factor of 1.65, five of 1.2); the fit
+                          begins anew with all of them
 
-What is held back and not confirmed is dropped, but only once in `_PATIENCE` steps, unless it
-is much larger than the one before, and jumps are as rare: a rank that surprises more often is noisy
-rather than changed (stalls of a CPU quota, a neighbour that comes and goes), and then its mean must
-span the surprises.
+What is held back and not confirmed is dropped, but only once in `_PATIENCE` steps, unless it is
+much larger than the one before (stalls, by a factor of four and more, are counted by themselves),
+and jumps are as rare: a rank that surprises more often is noisy rather than changed (stalls of a
+CPU quota, a neighbour that comes and goes), and then its mean must span the surprises.
 
 The fit is least squares with weights 0.9^age (0.98^age where noise is large), and a prior on the
 shape a/b that counts as one observation: as long as a rank has only ever had the same n, slope and
@@ -35,7 +37,11 @@ _ADAPT = 0.1  # how fast the mean residual follows
 _SURPRISE = 5.0  # a residual is large beyond so many times the mean one ...
 _SMALL = 0.05  # ... and never below this
 _PATIENCE = 12
-_LOUDEST = 1.0  # a residual counts for no more than this in the unrest
+_ALIKE = 4.0  # times the mean residual held: what is larger is none of the same jump
+_EVIDENCE = 1.0  # a jump is believed when its residuals add up to this: two by a factor of 1.65 ...
+_SURE = 5  # ... and after so many steps: a neighbour that comes and goes is no jump
+_LOUDEST = 1.0  # a residual counts for no more than this in the unrest ...
+_STALL = 1.4  # ... and a rare one beyond this not at all: a job that stood still
 _LAZY = 8  # steps as expected that are learned from together
 _VARIED = 0.02  # squared spread of n, in observations, from which a rank shows its own shape
 _STEEPEST = 19.0  # largest shape, in mean counts
@@ -60,10 +66,11 @@ class Speeds:
         self._unrest = np.full(num_ranks, _NOISE)  # mean |residual|, surprises included
         self._shape = np.zeros(num_ranks)
         self._sums = np.zeros((5, num_ranks))  # of 1, n, n n, t, n t
-        self._held = np.zeros((3, num_ranks))  # residual, n, t of what is held back
+        self._held = np.zeros((4, num_ranks))  # sums of 1, residuals, n, t of what is held back
         self._own = np.zeros(num_ranks, np.bool_)  # whose shape is its own
         self._is_holding = False
         self._calm = np.full(num_ranks, _PATIENCE)  # steps since a drop or a jump
+        self._moving = np.full(num_ranks, _PATIENCE)  # steps since a stall
         self._struck = np.zeros(num_ranks)  # |residual| that was last held back
         self._steps = 0  # since a change
         self._counts: tuple[int, ...] = ()
@@ -154,6 +161,7 @@ class Speeds:
         self.noise[old] += part * (size - self.noise)[old]
         self._unrest[old] += part * (size - self._unrest)[old]
         self._calm += steps
+        self._moving += steps
         self._waiting.clear()
         self._fit()
 
@@ -171,29 +179,42 @@ class Speeds:
     def _surprise(self, surprising: Flags, busy: Floats, seen: Flags) -> Flags:
         """Hold back, or begin anew where it is a jump; gives the ranks that are done with."""
         self._calm += 1
+        self._moving += 1
         residual = self._residual(busy)
-        held = self._held[0]
-        holding = seen & (held != 0)
-        jump = holding.copy()
-        jump[holding] = residual[holding] / held[holding] > 0.5
         size = np.abs(residual)
-        told = seen & self.known
-        self._unrest[told] += _ADAPT * (np.minimum(size, _LOUDEST) - self._unrest)[told]
+        count, held = self._held[0], self._held[1]
+        holding = seen & (count > 0)
+        alike = holding.copy()  # to the same side, and not much more: else the first told nothing
+        ratio = residual[holding] * count[holding] / held[holding]
+        alike[holding] = (ratio > 1 / 2) & (ratio < _ALIKE)
+        jump = alike & ((np.abs(held + residual) > _EVIDENCE) | (count + 1 >= _SURE))
+        stalls = surprising & (size > _STALL)
         calm = (self._calm >= _PATIENCE) | (size > 2 * self._struck)
-        hold = surprising & ~holding & calm
-        self._struck[hold] = size[hold]
+        calm = np.where(stalls, self._moving >= _PATIENCE, calm)
+        self._moving[stalls] = 0
+        larger = holding & (np.where(holding, size, 0.0) * count > _ALIKE * np.abs(held))
+        first = surprising & calm & (~holding | larger)
+        told = seen & self.known & ~(first & (size > _STALL))
+        self._unrest[told] += _ADAPT * (np.minimum(size, _LOUDEST) - self._unrest)[told]
+        self._struck[first] = size[first]
         if jump.any():
-            self._sums[:, jump] = 0.0
             self._steps = 1
-            self._take(jump, self._held[2], self._held[1])
+            self._begin_anew(jump)
             self._take(jump, busy)
-        self._calm[holding] = 0
-        self._held[:, holding] = 0.0
-        self._held[:, hold] = residual[hold], self._amount[hold], busy[hold]
-        self._is_holding = bool(self._held[0].any())
+        hold = (alike & ~jump) | first
+        self._calm[holding & ~hold] = 0
+        self._held[:, ~(alike & ~jump)] = 0.0
+        self._held[:, hold] += [np.ones(hold.sum()), residual[hold], self._amount[hold], busy[hold]]
+        self._is_holding = bool(hold.any())
         self._soften(seen & ~jump & ~hold & self.known, size)
         result: Flags = jump | hold
         return result
+
+    def _begin_anew(self, ranks: Flags) -> None:
+        """Let what is held back of `ranks` be all that is known of them."""
+        count, _, n, t = self._held[:, ranks]
+        mean, time = n / count, t / count
+        self._sums[:, ranks] = [count, n, n * mean, t, n * time]
 
     def _take(self, ranks: Flags, busy: Floats, amount: Floats | None = None) -> None:
         """Take the seconds of `ranks` into their sums."""

@@ -161,6 +161,32 @@ def test_a_change_that_costs_much_is_not_repeated():
     assert 1 <= planner.balance.changes <= 6
 
 
+def test_a_job_that_stood_still_right_after_a_change_may_change_again():
+    def seconds(step, counts):
+        pace = np.array([1.0, 2.0] if step < 100 else [2.0, 1.0])
+        return pace * counts + (5000.0 if step == 6 else 0.0)
+
+    planner = scheduler("min_finish_time", 2, 60, 300)
+    steps = replay(planner, seconds, 300)
+    assert steps[6].counts != steps[4].counts  # the stall is one of the steps that tell the cost
+    assert steps[90].counts == (40, 20)
+    assert steps[-1].counts == (20, 40)
+
+
+def test_stalls_do_not_hide_a_small_gain():
+    """Every 30 steps the first rank stands still for 30; the other is 8 % faster than it seemed."""
+    random = np.random.default_rng(0)
+
+    def seconds(step, counts):
+        pace = np.array([1.0, 1.0 if step < 3 else 0.92])
+        jitter = np.exp(0.02 * random.standard_normal(2))
+        return pace * counts * jitter + np.array([3000.0 * (step % 30 == 10), 0.0])
+
+    planner = scheduler("min_finish_time", 2, 200, 300)
+    steps = replay(planner, seconds, 300)
+    assert 95 <= steps[120].counts[0] <= 97
+
+
 def test_what_equal_shares_would_have_cost_is_told():
     planner, steps = run("min_finish_time", [1, 1, 1, 4], steps=200, noise=0.0)
     late = planner.balance

@@ -44,11 +44,33 @@ def test_a_single_outlier_changes_nothing():
     assert speeds.seconds([8, 8]) == pytest.approx(before, rel=0.02)
 
 
-@pytest.mark.parametrize("factor", [0.25, 0.5, 1.3, 2, 4])
-def test_a_jump_is_believed_when_it_is_seen_twice(factor):
+@pytest.mark.parametrize(
+    ("factor", "steps"), [(0.25, 2), (0.5, 2), (1.2, 5), (1.35, 4), (2, 2), (4, 2)]
+)
+def test_a_jump_is_believed_the_sooner_the_larger_it_is(factor, steps):
     speeds = observed(Speeds(2), [8, 8], 0, [1, 1], 30, noise=0.02)
-    observed(speeds, [8, 8], 0, [1, factor], 2, noise=0.02, seed=1)
+    for step in range(steps):
+        assert speeds.seconds([8, 8]) == pytest.approx([8, 8], rel=0.02)
+        observed(speeds, [8, 8], 0, [1, factor], 1, noise=0.02, seed=step)
     assert speeds.seconds([8, 8]) == pytest.approx([8, 8 * factor], rel=0.06)
+
+
+def test_a_neighbour_that_stays_for_three_steps_changes_nothing():
+    speeds = observed(Speeds(2), [8, 8], 0, [1, 1], 30, noise=0.02)
+    before = speeds.seconds([8, 8])
+    observed(speeds, [8, 8], 0, [1, 1.25], 3, noise=0.02)
+    observed(speeds, [8, 8], 0, [1, 1], 3, noise=0.02)
+    assert speeds.seconds([8, 8]) == pytest.approx(before, rel=0.02)
+
+
+def test_a_small_surprise_before_a_stall_is_no_jump():
+    speeds = observed(Speeds(2), [8, 8], 0, [1, 1], 30, noise=0.02)
+    before = speeds.seconds([8, 8])
+    speeds.observe([8, 8], [8, 10])
+    speeds.observe([8, 8], [8, 400])
+    observed(speeds, [8, 8], 0, [1, 1], 3, noise=0.02)
+    assert speeds.seconds([8, 8]) == pytest.approx(before, rel=0.02)
+    assert speeds.error[1] < 0.05
 
 
 def test_slow_drift_is_followed():
