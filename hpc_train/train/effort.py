@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _BUSY = ("data", "compute", "update")
-_ADAPT = 0.02  # how fast the means follow: they must span several periods
-_LIMITED = 0.8  # of the wall-clock seconds, from which the quota is what limits
+_ADAPT = 0.02  # how fast the mean follows: it must span several periods
+_LIMITED = 0.8  # of the wall-clock seconds, in the mean, from which the quota is what limits
 
 
 class Effort:
@@ -26,8 +26,8 @@ class Effort:
 
     def __init__(self, cpus: float | None) -> None:
         self._cpus = cpus
-        self._wall = 0.0
-        self._sustained = 0.0
+        self._steps = 0.0  # with weights that forget
+        self._part = 0.0  # sum over them of what the quota explains of each, at most all
 
     def busy(self, seconds: Mapping[str, float], cpu_seconds: float) -> float:
         """What a step takes in the long run, in seconds.
@@ -40,6 +40,8 @@ class Effort:
         if self._cpus is None:
             return wall
         sustained = cpu_seconds / self._cpus
-        self._wall += _ADAPT * (wall - self._wall)
-        self._sustained += _ADAPT * (sustained - self._sustained)
-        return sustained if self._sustained > _LIMITED * self._wall else wall
+        self._steps += _ADAPT * (1.0 - self._steps)
+        # the mean of parts, not of seconds: a job that once stood still for long is as limited
+        explained = min(sustained / wall, 1.0) if wall > 0 else 0.0
+        self._part += _ADAPT * (explained - self._part)
+        return sustained if self._part > _LIMITED * self._steps else wall

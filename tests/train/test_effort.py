@@ -23,3 +23,11 @@ def test_a_rank_that_mostly_waits_for_its_data_is_not_limited_by_its_quota():
     effort = Effort(0.5)
     told = [effort.busy({"data": 1.0, "compute": 0.1}, 0.12) for _ in range(20)]
     assert told == pytest.approx([1.1] * 20)
+
+
+def test_a_job_that_once_stood_still_is_as_limited_as_before():
+    effort = Effort(1 / 3)
+    for _ in range(100):
+        effort.busy({"compute": 0.06}, 0.02)
+    effort.busy({"compute": 60.0}, 0.02)
+    assert effort.busy({"compute": 0.05}, 0.02) == pytest.approx(0.06)
