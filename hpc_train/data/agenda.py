@@ -10,8 +10,8 @@ Rules, the first that applies:
    is on its way; also when they cannot be fetched for lack of room that no other batch will free.
 2. Fetch the next block of the queue, if it fits beside the blocks that are wanted.
 3. Look up the next work, if the queue is empty and it is not too far ahead of what was taken; as
-   long as all blocks were in memory, no more than two for each batch taken: a new forecast shall
-   not cost a training that is short of cores a hundred look-ups at once.
+   long as all blocks were in memory, five for four batches taken: a new forecast shall not cost a
+   training that is short of cores a hundred look-ups at once.
 4. Wait.
 """
 
@@ -26,7 +26,7 @@ from hpc_train.data.cache import Key
 
 HORIZON_SAMPLES = 2**16  # looked up ahead: the ids of so many take 512 KiB
 HORIZON_WORKS = 1024
-_IDLE_PER_TAKEN = 2  # look-ups for each batch taken, as long as none found a block to fetch
+_IDLE_PER_TAKEN = 1.25  # look-ups for each batch taken, as long as none found a block to fetch
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Agenda:
         self._is_exhausted = False
         self._samples = 0  # looked up, not gathered
         self._in_memory = True  # whether no block had to be fetched so far
-        self._idle = 0  # look-ups ahead that are left until a batch is taken, in that case
+        self._idle = 0.0  # look-ups ahead that are left until a batch is taken, in that case
         self._looked_up = self._gathering = self._taken = 0  # numbers of works
 
     def next(self) -> Task | None:
@@ -121,7 +121,7 @@ class Agenda:
     def taken(self) -> None:
         """The trainer has taken a batch."""
         self._taken += 1
-        self._idle = _IDLE_PER_TAKEN
+        self._idle = min(self._idle, 1.0) + _IDLE_PER_TAKEN
 
     def is_over(self, number: int) -> bool:
         """Whether the work `number` will never be looked up, since no more are foretold."""
@@ -153,6 +153,6 @@ class Agenda:
         ahead = self._looked_up - self._taken
         if ahead <= self._depth:
             return True
-        if self._in_memory and self._idle <= 0:
+        if self._in_memory and self._idle < 1:
             return False
         return ahead < HORIZON_WORKS and self._samples < HORIZON_SAMPLES

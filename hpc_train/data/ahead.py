@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from hpc_train.data.read import Reader, Request
 from hpc_train.plan import Work
 
 T = TypeVar("T")
+_LONG_SECONDS = 0.005  # between two batches, from which each one wakes a reader
 
 
 class Lookup(Protocol):
@@ -46,8 +48,9 @@ class Ahead(Generic[T]):
         self._forecast = works
         self._look_up = look_up
         self._gather = gather
-        # waking a reader takes longer than all else in `take`: once for two batches will do
+        self._depth = depth
         self._few = max(depth - 2, depth // 2)
+        self._taken_at = 0.0
         cache = reader.cache
         self._agenda = Agenda(depth, cache.has_room, cache.is_wanted, reader.block_bytes)
         self._changed = threading.Condition(reader.lock)  # there may be a task
@@ -79,7 +82,12 @@ class Ahead(Generic[T]):
         del self._ready[number], self._works[number]
         self._number += 1
         self._agenda.taken()
-        if len(self._ready) <= self._few and self._changed.acquire(blocking=False):
+        # waking a reader takes longer than all else here: once for two batches will do. Long steps
+        # do not feel it, but those in which a rank short of cores gathers two batches
+        now = time.perf_counter()
+        few = self._few if now - self._taken_at < _LONG_SECONDS else self._depth
+        self._taken_at = now
+        if len(self._ready) <= few and self._changed.acquire(blocking=False):
             self._changed.notify()
             self._changed.release()
         # else a reader has the lock, and looks for the next task; if it had looked before, and

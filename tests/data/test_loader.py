@@ -75,6 +75,29 @@ def test_what_is_read_ahead_is_bounded(dataset, monkeypatch):
         assert len(loader._ahead._ready) == 2
 
 
+def test_every_batch_of_long_steps_wakes_a_reader_and_every_other_one_of_short_ones(dataset):
+    order = make_order("none", dataset.blocks(), 0, 1)
+    wanted = works(Plan((4,)), 0, batch_size=4, stop=60)
+    with Loader(dataset, order, ["x"], prefetch_batches=4) as loader:
+        loader.follow(iter(wanted))
+
+        def ready(number):
+            deadline = time.monotonic() + 5
+            while len(loader._ahead._ready) != number and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(0.02)
+            return len(loader._ahead._ready)
+
+        for work in wanted[:3]:
+            assert ready(4) == 4
+            loader.get(work)
+        assert ready(4) == 4
+        for left, work in zip((3, 4), wanted[3:5], strict=True):
+            loader._ahead._taken_at = time.perf_counter()  # as if the last step were short
+            loader.get(work)
+            assert ready(left) == left
+
+
 def test_a_wrong_forecast_costs_time_and_never_correctness(loader):
     loader.follow(iter(works(Plan((5, 3)), 0)))
     for work in works(Plan((1, 7)), 0):
