@@ -9,7 +9,7 @@ time when its turn comes. There ranks sleep, the longer the longer they have wai
 
 A rank that has nothing to do in a batch waits for all of it, on any machine: it sleeps for as long
 as it has lately waited at least, and then looks for the others between short naps, so that nobody
-waits for it. See also `yielding`.
+waits for it. See also `yielding`, and `home`: who slept may wake up on another's core.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpc_train.comm.home import Home, home_of
 from hpc_train.comm.yielding import Yielding
 from hpc_train.quota import cpu_quota
 from hpc_train.record import operation, phase
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _SPINS = 20  # tests before the first nap
-_PART = 1 / 8  # of what was waited already, for the next nap ...
-_SHORTEST_SECONDS, _LONGEST_SECONDS = 50e-6, 2e-3  # ... within these: a look costs CPU time, too
+# a nap is an eighth of what was waited already, up to 0.3 ms, and from ten milliseconds on a 32nd:
+# who oversleeps keeps the others waiting, and a look costs CPU time
+_PART, _PART_SECONDS, _LATER_PART = 1 / 8, 0.3e-3, 1 / 32
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 50e-6, 2e-3
 _REMEMBERED = 8  # waits of an idle rank; it sleeps for the shortest of them ...
 _SURE_PART, _EARLY_SECONDS = 0.8, 1e-3  # ... less what steps vary by, and what waking up may take
 _SLICE_SECONDS = 20e-3  # the most that it sleeps without a look: steps may have become shorter
@@ -87,6 +90,7 @@ class Gate:
         seats: of all ranks; where none of them is short of cores, nor idle, none waits here: MPI's
             own waiting is faster.
         yielding: whether MPI yields while it waits; None if that is not to be touched.
+        home: the cores of this rank; by default its part of those that its node's ranks share.
 
     Attributes:
         seats: as above.
@@ -99,6 +103,7 @@ class Gate:
         communicator: MPI.Intracomm,
         seats: Sequence[Seat],
         yielding: Yielding | None = None,
+        home: Home | None = None,
     ) -> None:
         self.seats = seats
         self._communicator = communicator
@@ -109,6 +114,9 @@ class Gate:
         self._longest_nap = _LONGEST_SECONDS if self.is_tight else _SHORTEST_SECONDS
         self._yielding = yielding or Yielding(None)
         self._yielding.set_yielding(self.is_tight)
+        near = [rank for rank, seat in enumerate(seats) if seat.node == seats[self._rank].node]
+        cores = [seats[rank].cores for rank in near]
+        self._home = home or home_of(cores, near.index(self._rank))
 
     def pass_together(self, counts: Sequence[int]) -> None:
         """Return once all ranks have called, or at once where none needs to sleep.
@@ -134,6 +142,8 @@ class Gate:
                 self._await(request, is_idle=is_idle)
         if is_idle:
             self._waits.append(time.perf_counter() - started)
+        elif self._home is not None:
+            self._home.come()
 
     def _overslept(self, request: MPI.Request, started: float) -> bool:
         """Sleep while an idle rank will hardly be missed; whether others are there before that."""
@@ -156,7 +166,8 @@ class Gate:
         started, longest = time.perf_counter(), self._longest_nap
         while not request.Test():
             waited = time.perf_counter() - started
-            time.sleep(min(max(waited * _PART, _SHORTEST_SECONDS), longest))
+            nap = max(min(waited * _PART, _PART_SECONDS), waited * _LATER_PART)
+            time.sleep(min(max(nap, _SHORTEST_SECONDS), longest))
 
     def _sure_seconds(self) -> float:
         """For how long an idle rank will hardly be missed; 0 until it has waited a few times."""
