@@ -18,7 +18,6 @@ from hpc_train.bench.turns import take_turns
 from hpc_train.launch import launching
 
 HERE = Path(__file__).parent
-BATCH_SIZE = 640  # of the rows with a quota
 TURN_SECONDS = 2.0
 # of a rank under a quota alone, and of two ranks together: some twenty seconds each
 ALONE_STEPS, TOGETHER_STEPS = 60, 260
@@ -67,7 +66,7 @@ def train_with_quota(folder, group, settings, skipped):
     return QUIET.measure(once)
 
 
-def in_turns(folder, group, settings):
+def in_turns(folder, group, settings, batch_size):
     """Two ranks, the second inside `group`, together, and the same two without a word.
 
     Both jobs take turns of some seconds, so that they meet the same machine. In the second one both
@@ -78,6 +77,7 @@ def in_turns(folder, group, settings):
         folder: for the runs.
         group: a control group.
         settings: of all of them.
+        batch_size: of them.
 
     Returns:
         Samples a second together, of the free rank, of the limited one.
@@ -109,7 +109,7 @@ def in_turns(folder, group, settings):
         )
         seen = limited[LIMITED_SKIPPED:]
         free = free[(free >= seen[0]) & (free <= seen[-1])]
-        return [rate(together[TOGETHER_SKIPPED:]), rate(free), rate(seen)]
+        return [rate(times, batch_size) for times in (together[TOGETHER_SKIPPED:], free, seen)]
 
     return QUIET.measure(once)
 
@@ -131,11 +131,11 @@ def trains(run_dir):
     return (run_dir / "metrics.jsonl").exists()
 
 
-def rate(times):
+def rate(times, batch_size):
     """Samples a second of steps that began at `times`; not of those that another turn cut."""
     seconds = np.diff(times)
     whole = seconds[seconds < TURN_SECONDS / 2]
-    return float(BATCH_SIZE * len(whole) / whole.sum())
+    return float(batch_size * len(whole) / whole.sum())
 
 
 def ddp_with_quota(group, batch_size, steps, skipped):

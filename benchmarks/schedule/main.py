@@ -25,11 +25,11 @@ SLEEPING = [
 ]
 COMPUTING = [
     "data.train=builtin:digits/train[:1280]",
-    f"data.batch_size={jobs.BATCH_SIZE}",
     "model.name=cnn",
     "model.hidden=64",
     "model.channels=[64,128]",
 ]
+SHORT, LONG = 640, 1280  # samples of a batch: steps of 65 and of 130 ms under a quota
 # seconds of four ranks, relative to an undisturbed one, 200 steps each: jumps by 4, 2, 0.5, 4, 0.5
 DRIFT = [(1, 1, 1, 1), (1, 4, 1, 1), (1, 4, 1, 2), (1, 2, 1, 2), (4, 2, 1, 2), (4, 2, 1, 1)]
 DRIFT_STEPS = 200
@@ -59,19 +59,20 @@ def claimed(folder, rounds, spread, *options):
     }
 
 
-def under_quota(folder, rounds, period_us):
+def under_quota(folder, rounds, period_us, batch_size):
     """Two ranks, one at a third of a core: over the sum of solo rates, equal shares, and DDP."""
+    settings = [*COMPUTING, f"data.batch_size={batch_size}"]
     found = []
     for _ in range(rounds):
         with quota(1 / 3, period_us) as group:
             if group is None:
                 return None
             together, *alone = jobs.in_turns(
-                folder, group, [*COMPUTING, POLICY.format("min_finish_time")]
+                folder, group, [*settings, POLICY.format("min_finish_time")], batch_size
             )
-            words = [*COMPUTING, POLICY.format("static"), "run.steps=40"]
+            words = [*settings, POLICY.format("static"), "run.steps=40"]
             static = jobs.train_with_quota(folder, group, words, 10)
-            ddp = jobs.ddp_with_quota(group, jobs.BATCH_SIZE, 40, 10)
+            ddp = jobs.ddp_with_quota(group, batch_size, 40, 10)
             part = together / sum(alone)
             print(
                 f"  together {together:.0f}, alone {alone[0]:.0f} and {alone[1]:.0f} ({part:.3f}), "
@@ -155,7 +156,9 @@ def everything(folder, rounds):
     short = "run.steps=80"
     return {
         "simulated": simulated.figures,
-        "computing-equal": lambda: against_static(folder, rounds, 2, [*COMPUTING, short]),
+        "computing-equal": lambda: against_static(
+            folder, rounds, 2, [*COMPUTING, f"data.batch_size={SHORT}", short]
+        ),
         "sleeping-4441": lambda: against_static(folder, rounds, 4, [*SLEEPING, short], *slow),
         "sleeping-equal": lambda: against_static(folder, rounds, 4, [*SLEEPING, "run.steps=160"]),
         "claims-lognormal": lambda: claimed(folder, rounds, 0.2),
@@ -165,8 +168,9 @@ def everything(folder, rounds):
         "sleeping-100x": lambda: hundred_times_slower(folder, rounds),
         "sleeping-drift": lambda: drifting(folder, rounds),
         "bounded-staleness": lambda: bounded_staleness(folder, rounds),
-        "quota-5ms": lambda: under_quota(folder, rounds, 5_000),
-        "quota-100ms": lambda: under_quota(folder, rounds, 100_000),
+        "quota-5ms": lambda: under_quota(folder, rounds, 5_000, LONG),
+        "quota-5ms-short": lambda: under_quota(folder, rounds, 5_000, SHORT),
+        "quota-100ms": lambda: under_quota(folder, rounds, 100_000, LONG),
     }
 
 
