@@ -8,9 +8,10 @@
                           begins anew with all of them
 
 What is held back and not confirmed is dropped, but only once in `_PATIENCE` steps, unless it is
-much larger than the one before (stalls, by a factor of four and more, are counted by themselves),
-and jumps are as rare: a rank that surprises more often is noisy rather than changed (stalls of a
-CPU quota, a neighbour that comes and goes), and then its mean must span the surprises.
+much larger than the one before (stalls, by a factor of four and more, only count if they come more
+often than every eighth step), and jumps are as rare: a rank that surprises more often is noisy
+rather than changed (stalls of a CPU quota, a neighbour that comes and goes), and then its mean must
+span the surprises.
 
 The fit is least squares with weights 0.9^age (0.98^age where noise is large), and a prior on the
 shape a/b that counts as one observation: as long as a rank has only ever had the same n, slope and
@@ -37,6 +38,7 @@ _ADAPT = 0.1  # how fast the mean residual follows
 _SURPRISE = 5.0  # a residual is large beyond so many times the mean one ...
 _SMALL = 0.05  # ... and never below this
 _PATIENCE = 12
+_OFTEN = 8  # steps: stalls as far apart are no noise, and no share would be the better for them
 _ALIKE = 4.0  # times the mean residual held: what is larger is none of the same jump
 _EVIDENCE = 1.0  # a jump is believed when its residuals add up to this: two by a factor of 1.65 ...
 _SURE = 5  # ... and after so many steps: a neighbour that comes and goes is no jump
@@ -70,7 +72,7 @@ class Speeds:
         self._own = np.zeros(num_ranks, np.bool_)  # whose shape is its own
         self._is_holding = False
         self._calm = np.full(num_ranks, _PATIENCE)  # steps since a drop or a jump
-        self._moving = np.full(num_ranks, _PATIENCE)  # steps since a stall
+        self._moving = np.full(num_ranks, _OFTEN)  # steps since a stall
         self._struck = np.zeros(num_ranks)  # |residual| that was last held back
         self._steps = 0  # since a change
         self._counts: tuple[int, ...] = ()
@@ -190,7 +192,7 @@ class Speeds:
         jump = alike & ((np.abs(held + residual) > _EVIDENCE) | (count + 1 >= _SURE))
         stalls = surprising & (size > _STALL)
         calm = (self._calm >= _PATIENCE) | (size > 2 * self._struck)
-        calm = np.where(stalls, self._moving >= _PATIENCE, calm)
+        calm = np.where(stalls, self._moving >= _OFTEN, calm)
         self._moving[stalls] = 0
         larger = holding & (np.where(holding, size, 0.0) * count > _ALIKE * np.abs(held))
         first = surprising & calm & (~holding | larger)

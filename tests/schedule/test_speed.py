@@ -107,3 +107,13 @@ def test_predictions_are_never_negative_nor_flat():
         known = speeds.known
         assert (speeds.pace[known] > 0).all()
         assert (speeds.fixed >= 0).all()
+
+
+def test_stalls_now_and_then_count_for_nothing():
+    """A job that gives way to another one every ten steps is as fast as between its pauses."""
+    speeds = observed(Speeds(2), [8, 8], 0, [1, 1], 20, noise=0.1)
+    for step in range(200):
+        noise = np.exp(0.1 * np.random.default_rng(step).standard_normal(2))
+        speeds.observe([8, 8], [8 * noise[0] + 140 * (step % 10 == 0), 8 * noise[1]])
+        assert speeds.seconds([8, 8])[0] < 10.5
+    assert speeds.error[0] < 0.08
