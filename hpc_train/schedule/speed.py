@@ -9,7 +9,7 @@
 
 What is held back and not confirmed is dropped, but only once in `_PATIENCE` steps, unless it is
 much larger than the one before (stalls, by a factor of four and more, only count if they come more
-often than every eighth step), and jumps are as rare: a rank that surprises more often is noisy
+often than every sixth step), and jumps are as rare: a rank that surprises more often is noisy
 rather than changed (stalls of a CPU quota, a neighbour that comes and goes), and then its mean must
 span the surprises.
 
@@ -38,7 +38,7 @@ _ADAPT = 0.1  # how fast the mean residual follows
 _SURPRISE = 5.0  # a residual is large beyond so many times the mean one ...
 _SMALL = 0.05  # ... and never below this
 _PATIENCE = 12
-_OFTEN = 8  # steps: stalls as far apart are no noise, and no share would be the better for them
+_OFTEN = 6  # steps: stalls as far apart are no noise, and no share would be the better for them
 _ALIKE = 4.0  # times the mean residual held: what is larger is none of the same jump
 _EVIDENCE = 1.0  # a jump is believed when its residuals add up to this: two by a factor of 1.65 ...
 _SURE = 5  # ... and after so many steps: a neighbour that comes and goes is no jump
