@@ -18,7 +18,7 @@ from hpc_train.bench.turns import take_turns
 from hpc_train.launch import launching
 
 HERE = Path(__file__).parent
-TURN_SECONDS = 2.0
+TURN_SECONDS = 5.0
 # of a rank under a quota alone, and of two ranks together: some twenty seconds each
 ALONE_STEPS, TOGETHER_STEPS = 60, 260
 LIMITED_SKIPPED, TOGETHER_SKIPPED = 5, 60
