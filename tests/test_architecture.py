@@ -44,6 +44,7 @@ ROWS = [
         "mounts",
         "philox",
         "quota",
+        "cores",
     ],
 ]
 LEVEL = {room: -number for number, row in enumerate(ROWS) for room in row}

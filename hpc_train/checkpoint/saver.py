@@ -28,6 +28,7 @@ from hpc_train.checkpoint.divide import PART_BYTES, divide, num_parts, writer
 from hpc_train.checkpoint.layout import Part, num_bytes
 from hpc_train.checkpoint.snapshot import Snapshot
 from hpc_train.checkpoint.store import Store
+from hpc_train.cores import roam
 from hpc_train.errors import CheckpointError
 from hpc_train.record import phase
 from hpc_train.world import Group, RankError, agree, on_coordinator
@@ -59,6 +60,7 @@ class _Job:
         return self._part
 
     def _run(self) -> None:
+        roam()
         try:
             self._part = self._function()
         except Exception as error:

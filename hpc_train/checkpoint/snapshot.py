@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hpc_train.checkpoint.layout import num_bytes, order
+from hpc_train.cores import roam
 from hpc_train.errors import CheckpointError
 
 _ALIGN_BYTES = 64
@@ -70,6 +71,7 @@ class Snapshot:
             torch.cuda.synchronize()
 
     def _allocate(self, tensors: dict[str, torch.Tensor]) -> None:
+        roam()
         try:
             self._views = self._make_views(tensors)
         except (MemoryError, RuntimeError) as error:  # the latter is torch's

@@ -14,6 +14,7 @@ import threading
 import weakref
 
 from hpc_train.comm.operation import Marked, Operation
+from hpc_train.cores import roam
 
 _JOIN_SECONDS = 10.0
 
@@ -61,6 +62,7 @@ class Background:
 def _work(
     tasks: queue.SimpleQueue[Operation | threading.Event | None], errors: list[BaseException]
 ) -> None:
+    roam()
     while (task := tasks.get()) is not None:
         if isinstance(task, threading.Event):
             task.set()

@@ -9,12 +9,11 @@ time when its turn comes. There ranks sleep, the longer the longer they have wai
 
 A rank that has nothing to do in a batch waits for all of it, on any machine: it sleeps for as long
 as it has lately waited at least, and then looks for the others between short naps, so that nobody
-waits for it. See also `yielding`, and `home`: who slept may wake up on another's core.
+waits for it. See also `yielding`, and `home`: who slept may wake up on the core of another one.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from hpc_train.comm.home import Home, home_of
 from hpc_train.comm.yielding import Yielding
+from hpc_train.cores import usable_cores
 from hpc_train.quota import cpu_quota
 from hpc_train.record import operation, phase
 from hpc_train.world import Json
@@ -61,7 +61,7 @@ def own_seat(node: str) -> list[Json]:
     """What this process has to compute with on `node`, as `Seat` takes it."""
     quota = cpu_quota()
     limit: list[Json] = [quota.cpus, quota.group] if quota else []
-    return [node, sorted(os.sched_getaffinity(0)), *limit]
+    return [node, usable_cores(), *limit]
 
 
 def is_tight(seats: Sequence[Seat]) -> bool:
@@ -116,7 +116,7 @@ class Gate:
         self._yielding.set_yielding(self.is_tight)
         near = [rank for rank, seat in enumerate(seats) if seat.node == seats[self._rank].node]
         cores = [seats[rank].cores for rank in near]
-        self._home = home or home_of(cores, near.index(self._rank))
+        self._home = home or home_of(cores, near.index(self._rank), self.cpus)
 
     def pass_together(self, counts: Sequence[int]) -> None:
         """Return once all ranks have called, or at once where none needs to sleep.
@@ -130,6 +130,7 @@ class Gate:
             self._waits.clear()  # by the time that it is idle again, steps may take less
         self._yielding.set_yielding(self.is_tight or somebody_is_idle)
         if not (self.is_tight or somebody_is_idle):
+            self.leave()
             return
         operation("assemble")
         request = self._communicator.Ibarrier()
@@ -144,6 +145,11 @@ class Gate:
             self._waits.append(time.perf_counter() - started)
         elif self._home is not None:
             self._home.come()
+
+    def leave(self) -> None:
+        """Let this thread run where it may again, until ranks next wait here."""
+        if self._home is not None:
+            self._home.leave()
 
     def _overslept(self, request: MPI.Request, started: float) -> bool:
         """Sleep while an idle rank will hardly be missed; whether others are there before that."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from hpc_train.cores import roam
 from hpc_train.data.agenda import Agenda, Task
 from hpc_train.data.cache import Key
 from hpc_train.data.read import Reader, Request
@@ -134,6 +135,7 @@ class Ahead(Generic[T]):
         return self._agenda.is_over(number) or self._works.get(number, work) != work
 
     def _run(self) -> None:
+        roam()
         while True:
             with self._changed:
                 task = self._agenda.next()

@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from hpc_train.cores import roam
 from hpc_train.data.open_shard import stands_alone
 from hpc_train.data.staged_copy import StagedCopy, key_of, try_lock
 from hpc_train.errors import DataError
@@ -116,6 +117,7 @@ class Stage:
             os.close(handle)  # the last one has removed the folder meanwhile
 
     def _run(self) -> None:
+        roam()
         names = "".join(sorted(copy.final.name for copy in self._copies.values()))
         name = hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
         try:

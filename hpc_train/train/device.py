@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from hpc_train.config import Config
+from hpc_train.cores import usable_cores
 from hpc_train.errors import SetupError
 from hpc_train.world import Group, World
 
@@ -146,7 +147,7 @@ def set_threads(threads: int | str, group: Group, reserve: int = 0) -> int:
         reserve: how many of its cores a rank leaves to other threads where "auto" counts them;
             one is left to torch in any case.
     """
-    cores = group.gather(sorted(os.sched_getaffinity(0)))
+    cores = group.gather(usable_cores())
     if isinstance(threads, str):
         told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
         world = group.world

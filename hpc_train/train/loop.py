@@ -105,6 +105,7 @@ class Loop:
             self._rescue(error)
             raise
         finally:
+            self.parts.comm.gate.leave()
             self.saving.close()
             if self._survival is not None:
                 self._survival.close()
