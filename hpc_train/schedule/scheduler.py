@@ -6,11 +6,11 @@
 A plan changes when it pays: the predicted gain per step, over the steps for which speeds may be
 trusted to stay, must exceed what a change costs (data prefetched for the old plan, blocks read
 again, memory and kernels for other sizes; measured as what the first steps after a change take
-beyond their prediction, the least of the last three), and it must be larger
-than the errors of the predictions, or noise would shuffle the shares of equal ranks.
+beyond their prediction, the least of the last three), and it must be larger than the errors of the
+predictions, or noise would shuffle the shares of equal ranks.
 
-A single step that took far longer than expected (a job that was suspended, storage that hung)
-says nothing of who is fast; it is neither in the means nor in the errors.
+A single step that took far longer than expected (a job that was suspended, storage that hung) says
+nothing of who is fast; it is neither in the means nor in the errors.
 
 Speeds follow the last ten steps or so, and what noise lets them say of a small gain stays uncertain
 for ever. So longer means are kept while a plan holds (`_Means`), of each rank's part of the step,

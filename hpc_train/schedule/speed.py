@@ -22,6 +22,7 @@ proportion to n). All numbers are pure functions of the observations; arrays are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,7 +44,7 @@ _ALIKE = 4.0  # times the mean residual held: what is larger is none of the same
 _EVIDENCE = 1.0  # a jump is believed when its residuals add up to this: two by a factor of 1.65 ...
 _SURE = 5  # ... and after so many steps: a neighbour that comes and goes is no jump
 _LOUDEST = 1.0  # a residual counts for no more than this in the unrest ...
-_STALL = 1.4  # ... and a rare one beyond this not at all: a job that stood still
+_STALL = math.log(4)  # ... and a rare one beyond this not at all: a job that stood still
 _LAZY = 8  # steps as expected that are learned from together
 _VARIED = 0.02  # squared spread of n, in observations, from which a rank shows its own shape
 _STEEPEST = 19.0  # largest shape, in mean counts
@@ -196,16 +197,17 @@ class Speeds:
         self._moving[stalls] = 0
         larger = holding & (np.where(holding, size, 0.0) * count > _ALIKE * np.abs(held))
         first = surprising & calm & (~holding | larger)
-        told = seen & self.known & ~(first & (size > _STALL))
+        told = seen & self.known & ~(first & stalls)
         self._unrest[told] += _ADAPT * (np.minimum(size, _LOUDEST) - self._unrest)[told]
         self._struck[first] = size[first]
         if jump.any():
             self._steps = 1
             self._begin_anew(jump)
             self._take(jump, busy)
-        hold = (alike & ~jump) | first
+        more = alike & ~jump
+        hold = more | first
         self._calm[holding & ~hold] = 0
-        self._held[:, ~(alike & ~jump)] = 0.0
+        self._held[:, ~more] = 0.0
         self._held[:, hold] += [np.ones(hold.sum()), residual[hold], self._amount[hold], busy[hold]]
         self._is_holding = bool(hold.any())
         self._soften(seen & ~jump & ~hold & self.known, size)
