@@ -139,6 +139,7 @@ class Comm:
         self.lost += failures.missing(self.hosts, self.members, survivors)
         self.hosts = [self.hosts[rank] for rank in survivors]
         self.members = tuple(self.members[rank] for rank in survivors)
+        self.gate.leave()  # cores are shared out anew
         self._connect(rest)
 
     @property
@@ -193,6 +194,7 @@ class Comm:
         whole = replacement.admit(self._mpi, self._base, newcomer, told, place, self._wake)
         self.members, self.hosts = tuple(members), [places[one] for one in members]
         self._leave_fabrics()
+        self.gate.leave()
         self._connect(whole)
 
     def _wake(self, error: BaseException) -> None:
