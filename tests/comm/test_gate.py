@@ -8,6 +8,7 @@ from hpc_train.comm import gate as module
 from hpc_train.comm.gate import Gate, Seat, is_tight, own_cpus
 from hpc_train.comm.yielding import Yielding
 
+HOME = SimpleNamespace(come=lambda: None, leave=lambda: None)  # no thread is moved
 NAP = 50e-6  # of a rank that looks for the others
 
 
@@ -41,7 +42,7 @@ def passing(monkeypatch):
 
     def make(rank, cores=8, yielding=None):
         clock = Clock(rank)
-        gate = Gate(clock, [Seat("a", range(cores))] * 2, yielding)
+        gate = Gate(clock, [Seat("a", range(cores))] * 2, yielding, HOME)
         time = SimpleNamespace(sleep=clock.sleep, perf_counter=lambda: clock.now)
         monkeypatch.setattr(module, "time", time)
 
@@ -100,6 +101,17 @@ def test_ranks_that_compute_do_not_meet_unless_they_are_short_of_cores(passing):
     late, spun, _ = passing(0, cores=1)(0.02, [32, 32])
     assert spun == 0.0
     assert 0.0 <= late <= 0.003
+
+
+def test_who_computes_stays_at_home_as_long_as_ranks_wait_asleep():
+    calls = []
+    home = SimpleNamespace(come=lambda: calls.append("come"), leave=lambda: calls.append("leave"))
+    here = SimpleNamespace(Get_rank=lambda: 0, Ibarrier=lambda: here, Test=lambda: True)
+    gate = Gate(here, [Seat("a", range(8))] * 2, None, home)
+    for counts in ([64, 0], [0, 64], [32, 32]):
+        gate.pass_together(counts)
+    gate.leave()
+    assert calls == ["come", "leave", "leave"]
 
 
 def test_ranks_with_cores_of_their_own_are_not_tight():

@@ -89,12 +89,17 @@ def test_who_is_driven_out_again_and_again_stays_away_for_longer():
 
 
 def test_a_thread_that_may_not_be_moved_roams():
+    asked = []
+
     def refuse(cores):
+        asked.append(cores)
         raise PermissionError
 
-    home = Home(frozenset({2}), 1.0, lambda: (0, 0), refuse, lambda: None)
-    home.come()
+    home = Home(frozenset({2}), 1.0, lambda: (0, 0), refuse, lambda: asked.append("roams"))
+    for _ in range(100):
+        home.come()
     home.leave()
+    assert asked == [{2}]  # once, and it was never tied down
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")

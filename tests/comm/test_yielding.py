@@ -51,8 +51,9 @@ def test_a_library_that_cannot_be_told_is_left_alone(tmp_path):
 @pytest.mark.parametrize("cores", [1, 2])
 def test_ranks_yield_where_one_is_idle_or_cores_are_short(cores):
     here = SimpleNamespace(Get_rank=lambda: 0, Ibarrier=lambda: here, Test=lambda: True)
+    home = SimpleNamespace(come=lambda: None, leave=lambda: None)
     setter = Setter(yields=False)
-    gate = Gate(here, [Seat("a", range(cores))] * 2, Yielding(setter))
+    gate = Gate(here, [Seat("a", range(cores))] * 2, Yielding(setter), home)
     seen = []
     for counts in ([8, 8], [16, 0], [8, 8], []):
         gate.pass_together(counts)

@@ -97,5 +97,6 @@ def test_a_gate_holds_ranks_back_where_they_are_short_of_cores_or_idle(comm, tig
         everyone = comm.gather([came, passed])
         together = max(one for one, _ in everyone) <= min(one for _, one in everyone)
         agree(together or not (tight or idle), everyone)
+    gate.leave()
     yielding.set_yielding(comm.gate.is_tight)
     communicator.Free()
