@@ -233,13 +233,13 @@ def test_a_full_disk_is_a_clear_error_and_older_checkpoints_stay(config, tmp_pat
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], check=False
+        ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(place)], check=False
     )
     if mounted.returncode:
         pytest.skip("a small file system cannot be mounted here")
     try:
         overrides = [f"run.dir={place}/run", "checkpoint.every=5 steps", "run.epochs=1"]
-        (place / "ballast").write_bytes(bytes(180_000))
+        (place / "ballast").write_bytes(bytes(780_000))  # no flight record (270 kB) fits, either
         ended = hpc_train("run", config, *overrides, "model.hidden=[600]", "-n", 2, cwd=tmp_path)
         assert ended.code == 1, ended
         assert "No space left on device" in ended.err
