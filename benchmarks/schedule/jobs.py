@@ -156,15 +156,14 @@ def ddp_with_quota(group, batch_size, steps, skipped):
 def together(calls):
     """Run commands at the same time; gives what each prints."""
     jobs = [
-        subprocess.Popen(
-            call, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        subprocess.Popen(call, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for call in calls
     ]
-    told = [job.communicate(timeout=300)[0] for job in jobs]
-    if any(job.returncode for job in jobs):
-        raise RuntimeError(f"a rank failed: {[job.returncode for job in jobs]}")
-    return told
+    told = [job.communicate(timeout=300) for job in jobs]
+    for job, (_, errors) in zip(jobs, told, strict=True):
+        if job.returncode:
+            raise RuntimeError(f"a rank failed (exit code {job.returncode}): {errors}")
+    return [out for out, _ in told]
 
 
 def median(values):

@@ -70,15 +70,13 @@ def under_quota(folder, rounds, period_us, batch_size):
             together, *alone = jobs.in_turns(
                 folder, group, [*settings, POLICY.format("min_finish_time")], batch_size
             )
+            part = together / sum(alone)
+            rates = [round(rate) for rate in (together, *alone)]
+            print("  together {}, alone {} and {}".format(*rates), f"({part:.3f})", flush=True)
             words = [*settings, POLICY.format("static"), "run.steps=40"]
             static = jobs.train_with_quota(folder, group, words, 10)
             ddp = jobs.ddp_with_quota(group, batch_size, 40, 10)
-            part = together / sum(alone)
-            print(
-                f"  together {together:.0f}, alone {alone[0]:.0f} and {alone[1]:.0f} ({part:.3f}), "
-                f"equal shares {static:.0f}, DDP {ddp:.0f}",
-                flush=True,
-            )
+            print(f"  equal shares {static:.0f}, DDP {ddp:.0f}", flush=True)
             found.append((part, together / static, together / ddp))
     titles = ("of the sum of solo rates", "vs equal shares", "vs DDP (gloo)")
     return {

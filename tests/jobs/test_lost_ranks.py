@@ -149,6 +149,28 @@ def test_one_that_is_lost_too_early_is_named_and_nobody_waits(config, tmp_path):
     assert "died where the others could not go on without it" in ended.err
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each of two ranks")
+def test_who_is_left_gives_up_its_part_of_the_cores(config, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import os, pathlib\n"
+        "from hpc_train.tasks import TASKS\n"
+        "class Watching(TASKS['classification']):\n"
+        "    def losses(self, model, batch):\n"
+        "        with pathlib.Path('cores').open('a') as file:\n"
+        "            print(len(os.sched_getaffinity(0)), file=file)\n"
+        "        return super().losses(model, batch)\n"
+    )
+    # the second rank is idle, so that the first one stays on its part of the cores
+    argv = ["run", config, "run.dir=hurt", "task.name=mine:Watching", "run.evaluate=never"]
+    argv += ["schedule.policy=static", "schedule.shares=[1,0]", "-n", 2]
+    ended = hpc_train(*argv, "--inject=kill:1@20:communication", cwd=tmp_path)
+    assert ended.code == 0, ended
+    seen = [int(line) for line in (tmp_path / "cores").read_text().split()]
+    every = len(os.sched_getaffinity(0))
+    assert seen[5] == every // 2, seen
+    assert seen[25:39] == [every] * 14, seen
+
+
 def test_without_shrinking_and_restarts_a_killed_rank_ends_the_job(config, tmp_path):
     argv = ["run", config, "run.dir=hurt", *COMMON, "recovery.shrink=false"]
     argv.append("recovery.max_restarts=0")
