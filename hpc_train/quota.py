@@ -21,10 +21,12 @@ class Quota:
     Attributes:
         cpus: CPU seconds a second, > 0.
         group: the control group that all have in common whom it limits together.
+        period_seconds: who has spent what is due stands still to the end of such a period.
     """
 
     cpus: float
     group: str
+    period_seconds: float = 0.1
 
 
 def cpu_quota(root: Path = _ROOT, own: Path = _OWN) -> Quota | None:
@@ -71,7 +73,7 @@ def _limit(group: Path) -> Quota | None:
         except OSError:
             return None
     try:
-        cpus = int(limit) / int(period)
+        cpus, seconds = int(limit) / int(period), int(period) / 1e6
     except (ValueError, ZeroDivisionError):
         return None
-    return Quota(cpus, str(group)) if cpus > 0 else None
+    return Quota(cpus, str(group), seconds) if cpus > 0 else None

@@ -109,19 +109,24 @@ class Stopwatch:
 
     Attributes:
         seconds: of each phase, since the last `take`.
-        cpu_seconds: CPU time of the whole process between the last two calls of `take`.
+        elapsed_seconds: between the last two calls of `take`.
+        cpu_seconds: CPU time of the whole process between them, less what this thread had of it
+            while it waited for other ranks.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self.cpu_seconds = 0.0
+        self.elapsed_seconds = self.cpu_seconds = 0.0
         self._thread = threading.get_ident()
         self._inner = [0.0]
-        self._cpu = time.process_time()
+        self._waiting_cpu = 0.0
+        self._since, self._cpu = time.perf_counter(), time.process_time()
 
     def __call__(self, name: str, detail: dict[str, Any]) -> Leave:
         if threading.get_ident() != self._thread:
             return _nothing
+        waits = name == "waiting"
+        cpu = time.thread_time() if waits else 0.0
         started = time.perf_counter()
         self._inner.append(0.0)
 
@@ -129,13 +134,18 @@ class Stopwatch:
             elapsed = time.perf_counter() - started
             self.seconds[name] += elapsed - self._inner.pop()
             self._inner[-1] += elapsed
+            if waits:
+                self._waiting_cpu += time.thread_time() - cpu
 
         return leave
 
     def take(self) -> dict[str, float]:
         """The seconds of each phase since the last call."""
-        now = time.process_time()
-        self.cpu_seconds, self._cpu = now - self._cpu, now
+        since, cpu = self._since, self._cpu
+        self._since, self._cpu = time.perf_counter(), time.process_time()
+        self.elapsed_seconds = self._since - since
+        self.cpu_seconds = self._cpu - cpu - self._waiting_cpu
+        self._waiting_cpu = 0.0
         seconds = dict(self.seconds)
         self.seconds.clear()
         return seconds

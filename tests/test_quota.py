@@ -28,9 +28,9 @@ def test_the_tightest_group_of_version_one_counts(tmp_path, own):
     group(root / "cpu", cpu__cfs_quota_us=-1, cpu__cfs_period_us=100000)
     assert cpu_quota(root, own) is None
     group(root / "cpu/job", cpu__cfs_quota_us=150000, cpu__cfs_period_us=100000)
-    assert cpu_quota(root, own) == Quota(1.5, str(root / "cpu/job"))
+    assert cpu_quota(root, own) == Quota(1.5, str(root / "cpu/job"), 0.1)
     group(root / "cpu/job/step", cpu__cfs_quota_us=2500, cpu__cfs_period_us=5000)
-    assert cpu_quota(root, own) == Quota(0.5, str(root / "cpu/job/step"))
+    assert cpu_quota(root, own) == Quota(0.5, str(root / "cpu/job/step"), 0.005)
 
 
 def test_the_tightest_group_of_version_two_counts(tmp_path, own):

@@ -63,6 +63,28 @@ def test_inner_seconds_are_taken_from_the_outer_phase():
     assert watch.take() == {}
 
 
+def test_a_stopwatch_knows_the_whole_time_and_leaves_waiting_out_of_cpu_time():
+    watch = Stopwatch()
+    burn = time.thread_time
+
+    def spin(name):
+        with phase(name):
+            until = burn() + 0.03
+            while burn() < until:
+                pass
+
+    with listening(watch):
+        spin("compute")
+        spin("waiting")
+        time.sleep(0.01)
+    watch.take()
+    assert watch.elapsed_seconds >= 0.07
+    assert 0.03 <= watch.cpu_seconds < 0.055
+    watch.take()
+    assert watch.elapsed_seconds < 0.03
+    assert 0 <= watch.cpu_seconds < 0.02
+
+
 def test_a_stopwatch_times_only_its_own_thread():
     watch = Stopwatch()
 

@@ -1,47 +1,65 @@
 """What a step costs a rank, as the scheduler shall see it: waiting excluded, a quota included.
 
-Under a CPU quota of q the wall clock tells little: steps shorter than the quota's period run at
-full speed, until one stands still for most of a period. But in the long run a step takes its CPU
-seconds divided by q, and that is known at once, without noise.
+All that a rank does between two meetings counts, also what depends on no sample (records, plans):
+it arrives the later for it.
 
-    period   |####--------|####--------|      wall-clock seconds   1  1  1  10  1  1 ...
-    steps     1 1 1     1  1 1                 CPU seconds / q      3  3  3  3   3  3 ...
+Under a CPU quota of q the wall clock tells little of short steps: they run at full speed, until one
+stands still for most of the quota's period. But in the long run a step takes its CPU seconds
+divided by q, and that is known at once, without noise.
+
+    period   |####--------|####--------|####--------|####--------|
+    short     1 1 1     1  1 1               wall-clock seconds   1  1  1  10  1  1 ...
+                                             CPU seconds / q      3  3  3  3   3  3 ...
+    long      1........................ 1    who waits for others for a part of each step finds
+                                             its period unspent: then less than CPU seconds / q
+
+A step of many periods is timed by the wall clock: it tells when the rank arrives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_BUSY = ("data", "compute", "update")
-_ADAPT = 0.02  # how fast the mean follows: it must span several periods
+from hpc_train.quota import Quota
+
+_BUSY = ("data", "compute", "update", "schedule")
+_ADAPT = 0.02  # how fast the means follow: they must span several periods
 _LIMITED = 0.8  # of the wall-clock seconds, in the mean, from which the quota is what limits
+_MANY = 8  # periods of a step, from which the wall clock is as steady as what is computed
 
 
 class Effort:
     """Seconds that a rank is busy for.
 
     Args:
-        cpus: CPU seconds a second that this rank may use; None without a quota of its own.
+        quota: what limits this rank alone; None without one.
     """
 
-    def __init__(self, cpus: float | None) -> None:
-        self._cpus = cpus
+    def __init__(self, quota: Quota | None) -> None:
+        self._quota = quota
         self._steps = 0.0  # with weights that forget
         self._part = 0.0  # sum over them of what the quota explains of each, at most all
+        self._long = 0.0  # those that take many periods
 
-    def busy(self, seconds: Mapping[str, float], cpu_seconds: float) -> float:
+    def busy(
+        self, seconds: Mapping[str, float], elapsed_seconds: float, cpu_seconds: float
+    ) -> float:
         """What a step takes in the long run, in seconds.
 
         Args:
             seconds: of each phase, by the wall clock.
-            cpu_seconds: CPU time of the whole process in this step.
+            elapsed_seconds: of the whole step, what lies between phases included.
+            cpu_seconds: CPU time of the whole process in this step, waiting left out.
         """
-        wall = sum(seconds.get(name, 0.0) for name in _BUSY)
-        if self._cpus is None:
+        between = max(0.0, elapsed_seconds - sum(seconds.values()))
+        wall = between + sum(seconds.get(name, 0.0) for name in _BUSY)
+        if self._quota is None:
             return wall
-        sustained = cpu_seconds / self._cpus
+        sustained = cpu_seconds / self._quota.cpus
         self._steps += _ADAPT * (1.0 - self._steps)
-        # the mean of parts, not of seconds: a job that once stood still for long is as limited
+        # means of parts, not of seconds: a job that once stood still for long is as limited
         explained = min(sustained / wall, 1.0) if wall > 0 else 0.0
         self._part += _ADAPT * (explained - self._part)
-        return sustained if self._part > _LIMITED * self._steps else wall
+        self._long += _ADAPT * ((wall >= _MANY * self._quota.period_seconds) - self._long)
+        is_short = self._long < 0.5 * self._steps
+        return sustained if is_short and self._part > _LIMITED * self._steps else wall

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hpc_train.observe import Sink
 from hpc_train.plan import Work
+from hpc_train.quota import cpu_quota
 from hpc_train.record import Stopwatch
 from hpc_train.strategies import Learner, Outcome
 from hpc_train.train.build import Parts
@@ -39,7 +40,7 @@ class Records:
         self.busy_seconds = 0.0
         self._parts = parts
         self._stopwatch = stopwatch
-        self._effort = Effort(parts.comm.gate.cpus)
+        self._effort = Effort(None if parts.comm.gate.cpus is None else cpu_quota())
         self._place = place
 
     def take_busy(self) -> float:
@@ -81,8 +82,9 @@ class Records:
             more: further keys of the record.
         """
         parts = self._parts
-        seconds = self._stopwatch.take()
-        self.busy_seconds = self._effort.busy(seconds, self._stopwatch.cpu_seconds)
+        watch = self._stopwatch
+        seconds = watch.take()
+        self.busy_seconds = self._effort.busy(seconds, watch.elapsed_seconds, watch.cpu_seconds)
         total, before = outcomes[0].total, outcomes[0].before
         if before:
             self.figures.add_up(parts.comm.members, before, total.busy_seconds)
