@@ -16,6 +16,10 @@ from hpc_train.plan import Work
 
 T = TypeVar("T")
 _LONG_SECONDS = 0.005  # between two batches, from which each one wakes a reader
+# of the time between two batches: a reader that needs less for one does all of it, since to wake
+# another one, and to take turns with it, costs more than it helps
+_LITTLE = 0.25
+_ADAPT = 0.2  # how fast the mean seconds of a task follow
 
 
 class Lookup(Protocol):
@@ -51,7 +55,8 @@ class Ahead(Generic[T]):
         self._gather = gather
         self._depth = depth
         self._few = max(depth - 2, depth // 2)
-        self._taken_at = 0.0
+        self._taken_at = self._interval = 0.0  # when the last batch was taken, and how long after
+        self._seconds = {"gather": 0.0, "look up": 0.0, "fetch": 0.0}  # means of tasks
         cache = reader.cache
         self._agenda = Agenda(depth, cache.has_room, cache.is_wanted, reader.block_bytes)
         self._changed = threading.Condition(reader.lock)  # there may be a task
@@ -86,8 +91,8 @@ class Ahead(Generic[T]):
         # waking a reader takes longer than all else here: once for two batches will do. Long steps
         # do not feel it, but those in which a rank short of cores gathers two batches
         now = time.perf_counter()
-        few = self._few if now - self._taken_at < _LONG_SECONDS else self._depth
-        self._taken_at = now
+        self._interval, self._taken_at = now - self._taken_at, now
+        few = self._few if self._interval < _LONG_SECONDS else self._depth
         if len(self._ready) <= few and self._changed.acquire(blocking=False):
             self._changed.notify()
             self._changed.release()
@@ -98,6 +103,7 @@ class Ahead(Generic[T]):
     def _wait_for(self, number: int, work: Work) -> T | None:
         """The batch if it is, or will be, that of `work`, else None."""
         with self._changed:
+            self._interval = 0.0  # readers are late
             self._changed.notify_all()
             while not self._is_stopped and not self._is_known_to_differ(number, work):
                 if number in self._ready:
@@ -144,11 +150,28 @@ class Ahead(Generic[T]):
                     task = self._agenda.next()
                 if self._is_stopped or task is None:
                     return
-                # what this one wakes for may not be all there is to do
-                self._changed.notify()
+                if task.kind == "fetch":
+                    self._changed.notify()  # storage takes its time
+                else:
+                    self._share()
             self._act(task)
 
+    def _share(self) -> None:
+        """Wake another reader, since there may be more to do than one of them can; holds the lock.
+
+        None is needed where this one has enough time: it looks for the next task in any case.
+        """
+        needed = self._seconds["gather"] + self._seconds["look up"]
+        if self._interval < _LONG_SECONDS or needed > _LITTLE * self._interval:
+            self._changed.notify()
+
     def _act(self, task: Task) -> None:
+        started = time.perf_counter()
+        self._do(task)
+        taken = time.perf_counter() - started
+        self._seconds[task.kind] += _ADAPT * (taken - self._seconds[task.kind])
+
+    def _do(self, task: Task) -> None:
         if task.kind == "fetch":
             self._fetch(task.key)
         elif task.kind == "gather":
@@ -176,7 +199,7 @@ class Ahead(Generic[T]):
         with self._changed:
             self._reader.cache.unwant(self._agenda.gathered(number))
             self._ready[number] = batch  # from now on it may be taken
-            self._changed.notify()
+            self._share()
             if number == self._number:
                 self._arrived.notify_all()
 
@@ -202,6 +225,6 @@ class Ahead(Generic[T]):
                 self._agenda.looked_up(blocks, missing, work.reads)
             if work is None or failure:
                 self._agenda.exhausted()
-            self._changed.notify()
+            self._share()
             if number == self._number or work is None or failure:
                 self._arrived.notify_all()
