@@ -4,12 +4,14 @@ import argparse
 import os
 import statistics
 import tempfile
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import bounded
 import jobs
 import simulated
-from quiet import QUIET
+from quiet import QUIET, awake
 
 from hpc_train.bench.harness import alternate, circumstances, paired_ratios, write_results
 from hpc_train.bench.quota import quota
@@ -59,8 +61,11 @@ def claimed(folder, rounds, spread, *options):
     }
 
 
-def under_quota(folder, rounds, period_us, batch_size):
-    """Two ranks, one at a third of a core: over the sum of solo rates, equal shares, and DDP."""
+def under_quota(folder, rounds, period_us, batch_size, *, sum_only):
+    """Two ranks, one at a third of a core: over the sum of solo rates, equal shares, and DDP.
+
+    `sum_only`: only the first of them.
+    """
     settings = [*COMPUTING, f"data.batch_size={batch_size}"]
     found = []
     for _ in range(rounds):
@@ -73,15 +78,17 @@ def under_quota(folder, rounds, period_us, batch_size):
             part = together / sum(alone)
             rates = [round(rate) for rate in (together, *alone)]
             print("  together {}, alone {} and {}".format(*rates), f"({part:.3f})", flush=True)
+            if sum_only:
+                found.append((part,))
+                continue
             words = [*settings, POLICY.format("static"), "run.steps=40"]
             static = jobs.train_with_quota(folder, group, words, 10)
             ddp = jobs.ddp_with_quota(group, batch_size, 40, 10)
             print(f"  equal shares {static:.0f}, DDP {ddp:.0f}", flush=True)
             found.append((part, together / static, together / ddp))
     titles = ("of the sum of solo rates", "vs equal shares", "vs DDP (gloo)")
-    return {
-        title: jobs.median(row) for title, row in zip(titles, zip(*found, strict=True), strict=True)
-    }
+    rows = list(zip(*found, strict=True))
+    return {title: jobs.median(row) for title, row in zip(titles, rows, strict=False)}
 
 
 def hundred_times_slower(folder, rounds):
@@ -148,10 +155,11 @@ def bounded_staleness(folder, rounds):
     }
 
 
-def everything(folder, rounds):
+def everything(folder, rounds, *, sum_only=False):
     """The rows, by name, each a function that measures it."""
     slow = ("--inject", "slow:3=4x")
     short = "run.steps=80"
+    limited = partial(under_quota, folder, rounds, sum_only=sum_only)
     return {
         "simulated": simulated.figures,
         "computing-equal": lambda: against_static(
@@ -166,9 +174,9 @@ def everything(folder, rounds):
         "sleeping-100x": lambda: hundred_times_slower(folder, rounds),
         "sleeping-drift": lambda: drifting(folder, rounds),
         "bounded-staleness": lambda: bounded_staleness(folder, rounds),
-        "quota-5ms": lambda: under_quota(folder, rounds, 5_000, LONG),
-        "quota-5ms-short": lambda: under_quota(folder, rounds, 5_000, SHORT),
-        "quota-100ms": lambda: under_quota(folder, rounds, 100_000, LONG),
+        "quota-5ms": lambda: limited(5_000, LONG),
+        "quota-5ms-short": lambda: limited(5_000, SHORT),
+        "quota-100ms": lambda: limited(100_000, LONG),
     }
 
 
@@ -177,9 +185,11 @@ def main():
     parser.add_argument("rows", nargs="*", help="what to measure; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--name", default="schedule", help="of the file below results/")
+    parser.add_argument("--awake", action="store_true", help="let no core idle (root)")
+    parser.add_argument("--sum-only", action="store_true", help="quota: no equal shares, no DDP")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        measures = everything(Path(name), asked.rounds)
+    with tempfile.TemporaryDirectory() as name, awake() if asked.awake else nullcontext():
+        measures = everything(Path(name), asked.rounds, sum_only=asked.sum_only)
         if unknown := set(asked.rows) - set(measures):
             parser.error(f"unknown rows: {', '.join(unknown)}; known: {', '.join(measures)}")
         figures = {}
@@ -195,6 +205,7 @@ def record(asked, figures):
         "rounds": asked.rounds,
         "figures": figures,
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
+        "awake": asked.awake,
         "others_share_of_cores": round(QUIET.worst, 4),
         "repeated_since_disturbed": QUIET.repeated,
         "environment": circumstances(),
