@@ -56,7 +56,7 @@ class Ahead(Generic[T]):
         self._depth = depth
         self._few = max(depth - 2, depth // 2)
         self._taken_at = self._interval = 0.0  # when the last batch was taken, and how long after
-        self._seconds = {"gather": 0.0, "look up": 0.0, "fetch": 0.0}  # means of tasks
+        self._seconds = {"gather": 0.0, "look up": 0.0}  # means of what each batch needs
         cache = reader.cache
         self._agenda = Agenda(depth, cache.has_room, cache.is_wanted, reader.block_bytes)
         self._changed = threading.Condition(reader.lock)  # there may be a task
@@ -161,15 +161,16 @@ class Ahead(Generic[T]):
 
         None is needed where this one has enough time: it looks for the next task in any case.
         """
-        needed = self._seconds["gather"] + self._seconds["look up"]
+        needed = sum(self._seconds.values())
         if self._interval < _LONG_SECONDS or needed > _LITTLE * self._interval:
             self._changed.notify()
 
     def _act(self, task: Task) -> None:
         started = time.perf_counter()
         self._do(task)
-        taken = time.perf_counter() - started
-        self._seconds[task.kind] += _ADAPT * (taken - self._seconds[task.kind])
+        if task.kind in self._seconds:
+            taken = time.perf_counter() - started
+            self._seconds[task.kind] += _ADAPT * (taken - self._seconds[task.kind])
 
     def _do(self, task: Task) -> None:
         if task.kind == "fetch":

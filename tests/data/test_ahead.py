@@ -68,4 +68,5 @@ def test_both_read_where_one_could_not_keep_up():
 
 @pytest.mark.parametrize("step_seconds", [0.0, 0.02])
 def test_nobody_waits_for_ever(step_seconds):
-    readers_of_each_batch(0.001, step_seconds, count=20)
+    found = readers_of_each_batch(0.001, step_seconds, count=20)
+    assert len(found) == 1 + 20  # all batches came, each as the forecast has it
