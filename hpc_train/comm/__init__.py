@@ -14,6 +14,7 @@ from hpc_train.comm.communicator import Comm
 from hpc_train.comm.compressed import CompressedSum, compressed
 from hpc_train.comm.compression import COMPRESSORS, Matrix, Terms
 from hpc_train.comm.counter import Counter, open_counter
+from hpc_train.comm.delegation import Delegation, delegation
 from hpc_train.comm.fabric import Fabric, FabricError, open_store
 from hpc_train.comm.hierarchical import hierarchical
 from hpc_train.comm.native import DTYPES as NATIVE_DTYPES
@@ -35,6 +36,7 @@ __all__ = [
     "Comm",
     "CompressedSum",
     "Counter",
+    "Delegation",
     "Fabric",
     "FabricError",
     "FabricSum",
@@ -45,6 +47,7 @@ __all__ = [
     "Terms",
     "compressed",
     "connect",
+    "delegation",
     "duplicate",
     "explain",
     "lets_threads",

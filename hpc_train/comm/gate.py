@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hpc_train.comm.home import Home, home_of
 from hpc_train.comm.yielding import Yielding
@@ -82,6 +82,16 @@ def own_cpus(seats: Sequence[Seat], rank: int) -> float | None:
     return own.cpus if 0 < own.cpus < len(own.cores) and len(sharing) == 1 else None
 
 
+class Request(Protocol):
+    """What others do their part of; as of MPI."""
+
+    def Test(self) -> bool:  # noqa: N802
+        """Whether it is done."""
+
+    def Wait(self) -> bool:  # noqa: N802
+        """Return when it is done."""
+
+
 class Gate:
     """Lets ranks pass when all of them are there.
 
@@ -96,6 +106,8 @@ class Gate:
         seats: as above.
         is_tight: whether any rank has less than a core of its own.
         cpus: CPU seconds a second that this rank may use, if a quota limits it alone; else None.
+        late_seconds: for which this rank stood still although the others had come, as far as is
+            known (`delegation`); until `take_late_seconds`.
     """
 
     def __init__(
@@ -109,6 +121,7 @@ class Gate:
         self._communicator = communicator
         self._rank = communicator.Get_rank()
         self.cpus = own_cpus(seats, self._rank)
+        self.late_seconds = 0.0
         self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self.is_tight = is_tight(seats)
         self._longest_nap = _LONGEST_SECONDS if self.is_tight else _SHORTEST_SECONDS
@@ -126,14 +139,21 @@ class Gate:
         """
         somebody_is_idle = 0 in counts
         is_idle = somebody_is_idle and counts[self._rank] == 0
-        if not is_idle:
-            self._waits.clear()  # by the time that it is idle again, steps may take less
         self._yielding.set_yielding(self.is_tight or somebody_is_idle)
         if not (self.is_tight or somebody_is_idle):
+            self._waits.clear()
             self.leave()
             return
         operation("assemble")
-        request = self._communicator.Ibarrier()
+        self.wait(self._communicator.Ibarrier(), is_idle=is_idle)
+
+    def wait(self, request: Request, *, is_idle: bool = False) -> None:
+        """Return once a request is done, which takes until others come; this rank sleeps.
+
+        Args:
+            request: of MPI.
+            is_idle: whether this rank had nothing to do in this batch.
+        """
         started = time.perf_counter()
         if not any(request.Test() for _ in range(_SPINS)):
             with phase("waiting", operation="assemble"):
@@ -143,15 +163,22 @@ class Gate:
                 self._await(request, is_idle=is_idle)
         if is_idle:
             self._waits.append(time.perf_counter() - started)
-        elif self._home is not None:
+            return
+        self._waits.clear()  # by the time that it is idle again, steps may take less
+        if self._home is not None:
             self._home.come()
+
+    def take_late_seconds(self) -> float:
+        """`late_seconds`, told once."""
+        taken, self.late_seconds = self.late_seconds, 0.0
+        return taken
 
     def leave(self) -> None:
         """Let this thread run where it may again, until ranks next wait here."""
         if self._home is not None:
             self._home.leave()
 
-    def _overslept(self, request: MPI.Request, started: float) -> bool:
+    def _overslept(self, request: Request, started: float) -> bool:
         """Sleep while an idle rank will hardly be missed; whether others are there before that."""
         until = started + self._sure_seconds()
         while (seconds := until - time.perf_counter()) > 0:
@@ -160,7 +187,7 @@ class Gate:
                 return True
         return False
 
-    def _await(self, request: MPI.Request, *, is_idle: bool) -> None:
+    def _await(self, request: Request, *, is_idle: bool) -> None:
         """Look for the others between naps, unless MPI yields to whoever naps on this core.
 
         Also where there are cores enough: the kernel may let a rank that wakes up share the core of

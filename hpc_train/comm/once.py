@@ -90,9 +90,13 @@ class SumOnce:
                 terms = [field(other[at]) for other in others]
                 self._work.append((add, field(total[at]), terms, total[at]))
 
-    def launch(self) -> None:
-        """Add up this rank's slices, when all have come here."""
-        self._node.barrier()
+    def launch(self, *, assembled: bool = False) -> None:
+        """Add up this rank's slices, when all have come here; at once where all are `assembled`.
+
+        Who has no slice need not come then.
+        """
+        if not assembled:
+            self._node.barrier()
         look = self._look
         for add, total, terms, block in self._work:
             for term in terms:

@@ -14,6 +14,9 @@ Where the optimizer is element-wise and the ranks of a node share memory, parame
 state lie there once, and each rank reduces and updates its slice of them (`shards`). 3 is then the
 commit point: a rank that is lost before it leaves a batch that is done again, one that is lost
 after it an update that the others finish (`journal`).
+
+There, ranks with less than a core hand in what 3 needs, and the others do 2 and 4 without them
+(`comm.delegation`).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hpc_train.comm import Comm
+from hpc_train.comm import Comm, Delegation, delegation
 from hpc_train.optim import clip_factor
 from hpc_train.record import operation, phase
 from hpc_train.schedule import Scheduler
@@ -89,6 +92,7 @@ class AllReduce(LockStep):
         self._sharding = sharding
         self._shards: dict[str, Shards] = {}
         self._journal: Journal | None = None
+        self._delegation: Delegation | None = None  # where some only hand in
         self._asked = False  # whether that was decided
         self._updates = 0  # attempts to make one, since the ranks are who they are
         self._open: tuple[Learner, Tally] | None = None  # what has begun and not yet ended
@@ -149,15 +153,21 @@ class AllReduce(LockStep):
         if not all(shards.sums for shards in self._shards.values()):
             for shards in self._shards.values():
                 shards.forgo_sums()
+        self._delegation = delegation(self._comm) if self._sums_slices else None
         if self._journal is not None:
             self._journal.reset(self._comm)
         self._updates = 0
         self._open = None
 
     def _make_reductions(self) -> dict[str, Reduction]:
-        if self._shards and all(shards.sums for shards in self._shards.values()):
+        if self._sums_slices:
             return {learner.name: Sliced(learner) for learner in self._learners}
         return self._read_once() or super()._make_reductions()
+
+    @property
+    def _sums_slices(self) -> bool:
+        """Whether each rank sums its slice of the gradients, too, and nobody needs the others'."""
+        return bool(self._shards) and all(shards.sums for shards in self._shards.values())
 
     def _read_once(self) -> dict[str, Reduction]:
         """Sums that lie once in the only node; nothing, if that is not possible, or not worth it.
@@ -268,18 +278,51 @@ class AllReduce(LockStep):
         if error is not None:
             raise error
 
+    def _assemble(self) -> None:
+        if self._delegation is None:
+            super()._assemble()
+
     def _step(self, learner: Learner, tally: Tally) -> Outcome:
         """As without slices; but all meet again, before anybody uses the weights."""
         if not self._shards:
             return super()._step(learner, tally)
         self._updates += 1
         self._open, self._outcome = (learner, tally), None
-        outcome = super()._step(learner, tally)
+        if self._delegation is not None:
+            outcome = self._delegate(self._delegation, learner, tally)
+        else:
+            outcome = super()._step(learner, tally)
+            if outcome.updated:
+                with phase("communication", operation="meet"):
+                    operation("meet")
+                    self._comm.node.barrier()
+        self._open = None
+        return outcome
+
+    def _delegate(self, others: Delegation, learner: Learner, tally: Tally) -> Outcome:
+        """As a step of slices, but who is short of CPU time only hands in its part of the tally.
+
+        What such a rank has to hear, it hears when everything is done. All name one operation, for
+        who is behind the others in these is thought to hang.
+        """
+        shards, vector = self._shards[learner.name], self._pack(tally)
+        counts = self._waited_for()
+        is_idle = 0 in counts and counts[self._comm.world.rank] == 0
+        summed = others.hand_in(vector, is_idle=is_idle)
+        shards.cut(others.shares(self.plan.counts))
+        if summed is None:
+            told = others.hear(vector.size, is_idle=is_idle)
+            return self._conclude(learner, tally, self._adopt(told))
+        total = self._layout.unpack(summed)
+        if not total.flags["failed"] and total.weight:
+            with phase("communication", operation="reduce"):
+                squares = np.array([shards.reduce(assembled=True)])
+                summed = self._layout.add_squares(summed, float(others.sum(squares)[0]))
+        outcome = self._conclude(learner, tally, self._adopt(summed))
         if outcome.updated:
             with phase("communication", operation="meet"):
-                operation("meet")
-                self._comm.node.barrier()
-        self._open = None
+                others.sum(np.zeros(1))
+        others.tell(summed)
         return outcome
 
     def _sum(self, learner: Learner) -> float:
@@ -287,7 +330,9 @@ class AllReduce(LockStep):
         if not self._shards:
             reading = self._reading(learner)
             return 0.0 if reading is None else reading.squares
-        return self._shards[learner.name].reduce(self.plan.counts)
+        shards = self._shards[learner.name]
+        shards.cut(self.plan.counts)
+        return shards.reduce()
 
     def _agreed(self, total: Total, vector: NDArray[np.float64]) -> None:
         """The commit point, unless a rank has failed: then all do the batch again, or leave."""

@@ -167,13 +167,17 @@ class LockStep:
         if self.claims is not None:
             self.claims.finish()
             self.claims.tell(tally)
-        self._comm.gate.pass_together(self._waited_for())
+        self._assemble()
         outcome = self._step(learner, tally)
         # a batch of several phases tells its seconds once, in the first of them
         measured = self._before if max(outcome.total.busy_seconds) > 0 else ()
         if measured and self._comm.world.is_coordinator:
             self._schedule(measured, outcome.total)
         return replace(outcome, before=self._done(measured, outcome.total))
+
+    def _assemble(self) -> None:
+        """Wait for the others asleep, where there are not cores enough."""
+        self._comm.gate.pass_together(self._waited_for())
 
     def _waited_for(self) -> tuple[int, ...]:
         """The samples of each rank, where one without any may sleep; else nothing.
@@ -285,9 +289,15 @@ class LockStep:
         self._reductions[learner.name].reduce()
 
     def _agree(self, tally: Tally) -> Total:
+        return self._adopt(self._comm.sum(self._pack(tally)))
+
+    def _pack(self, tally: Tally) -> NDArray[np.float64]:
+        """This rank's part of what all agree on."""
         rank = self._comm.world.rank
-        plan = self._announced if rank == 0 else None
-        vector = self._comm.sum(self._layout.pack(tally, rank, plan))
+        return self._layout.pack(tally, rank, self._announced if rank == 0 else None)
+
+    def _adopt(self, vector: NDArray[np.float64]) -> Total:
+        """What all have agreed on, and the plan from here on."""
         total = self._layout.unpack(vector)
         self._agreed(total, vector)
         if total.counts != self.plan.counts:

@@ -120,19 +120,22 @@ class Shards:
     def _look(self, block: torch.Tensor) -> None:
         self._squares += squares(block)
 
-    def reduce(self, shares: tuple[int, ...]) -> float:
+    def cut(self, shares: tuple[int, ...]) -> None:
+        """Let the slice of each rank of the job be as long as its part of the sum of `shares`."""
+        if shares != self._shares:
+            self._cut(shares)
+
+    def reduce(self, *, assembled: bool = False) -> float:
         """Sum the gradients of all ranks, this one its slice, if that is to be done here.
 
         Args:
-            shares: the size of the slice of each rank of the job, as parts of their sum.
+            assembled: whether all gradients are there; else ranks wait for each other.
 
         Returns:
             This rank's part of the sum of squares of the gradient.
         """
-        if shares != self._shares:
-            self._cut(shares)
         self._squares = 0.0
-        self._sum.launch()
+        self._sum.launch(assembled=assembled)
         # every node has all of the sum
         return self._squares if self._comm.world.node == 0 else 0.0
 

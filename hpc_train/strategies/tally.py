@@ -126,6 +126,12 @@ class Layout:
             vector[self._claimed + self.num_ranks + rank] = tally.claimed_seconds
         return vector
 
+    def add_squares(self, vector: NDArray[np.float64], squares: float) -> NDArray[np.float64]:
+        """A vector whose squares are larger by `squares`."""
+        told = vector.copy()
+        told[self._squares] += squares
+        return told
+
     def unpack(self, vector: NDArray[np.float64]) -> Total:
         """What the sum of all vectors says."""
         numbers = vector.tolist()

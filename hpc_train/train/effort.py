@@ -13,7 +13,8 @@ divided by q, and that is known at once, without noise.
     long      1........................ 1    who waits for others for a part of each step finds
                                              its period unspent: then less than CPU seconds / q
 
-A step of many periods is timed by the wall clock: it tells when the rank arrives.
+A step of many periods is timed by the wall clock: it tells when the rank arrives. Who is late to
+hear that a step has ended, since its quota was spent, begins the next one late: that counts, too.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ class Effort:
         self._long = 0.0  # those that take many periods
 
     def busy(
-        self, seconds: Mapping[str, float], elapsed_seconds: float, cpu_seconds: float
+        self,
+        seconds: Mapping[str, float],
+        elapsed_seconds: float,
+        cpu_seconds: float,
+        late_seconds: float = 0.0,
     ) -> float:
         """What a step takes in the long run, in seconds.
 
@@ -50,9 +55,10 @@ class Effort:
             seconds: of each phase, by the wall clock.
             elapsed_seconds: of the whole step, what lies between phases included.
             cpu_seconds: CPU time of the whole process in this step, waiting left out.
+            late_seconds: of waiting, in which what was waited for had come.
         """
         between = max(0.0, elapsed_seconds - sum(seconds.values()))
-        wall = between + sum(seconds.get(name, 0.0) for name in _BUSY)
+        wall = between + sum(seconds.get(name, 0.0) for name in _BUSY) + late_seconds
         if self._quota is None:
             return wall
         sustained = cpu_seconds / self._quota.cpus

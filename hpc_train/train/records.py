@@ -51,6 +51,7 @@ class Records:
     def forget_time(self) -> None:
         """Leave out of the next step's seconds what was done since the last one."""
         self._stopwatch.take()
+        self._parts.comm.gate.take_late_seconds()
 
     def tell(self, record: dict[str, object], step: int, batch: int) -> None:
         """Tell all sinks what happened after `step` updates, in `batch` if it names no other."""
@@ -84,7 +85,9 @@ class Records:
         parts = self._parts
         watch = self._stopwatch
         seconds = watch.take()
-        self.busy_seconds = self._effort.busy(seconds, watch.elapsed_seconds, watch.cpu_seconds)
+        late = parts.comm.gate.take_late_seconds()
+        elapsed_seconds, cpu_seconds = watch.elapsed_seconds, watch.cpu_seconds
+        self.busy_seconds = self._effort.busy(seconds, elapsed_seconds, cpu_seconds, late)
         total, before = outcomes[0].total, outcomes[0].before
         if before:
             self.figures.add_up(parts.comm.members, before, total.busy_seconds)

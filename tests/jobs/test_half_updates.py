@@ -21,17 +21,20 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from mpi4py import MPI
 
-from hpc_train.comm import connect
+from hpc_train.comm import connect, gate
+from hpc_train.quota import Quota
 from hpc_train.strategies import Sharding, Tally, shards
 from hpc_train.strategies.journal import Slot
 from tests.jobs import updates
 
 DEATHS = json.loads(sys.argv[1])  # [rank, batch, instant]
+SHORT = json.loads(sys.argv[2])  # ranks that have less than a core
 shards._CACHE_BYTES, shards._STEP_BYTES = 2**15, 2**12  # many small blocks
 STEPS = 3 * len(DEATHS) + 2
 mine = MPI.COMM_WORLD.rank
@@ -41,11 +44,13 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+gate.cpu_quota = lambda: Quota(0.5, f"/{mine}") if mine in SHORT else None
 comm = connect()
 model = updates.network()
 learner = updates.learner_of(model, "adamw")
 strategy = updates.strategy_of(comm, model, learner, Sharding(True, survives=True))
 assert learner.arenas[0].shared and strategy._journal is not None
+assert (strategy._delegation is not None) == bool(SHORT)
 batch, calls, instant, kernel = 0, 0, "", learner.kind.kernel
 save, begin, close = Slot.save, Slot.begin, Slot.close
 
@@ -85,6 +90,22 @@ def deadly_close(self):
         die()
 
 
+def deadly_hand_in(hand_in, vector, **more):
+    if instant == "not handed in":
+        die()
+    found = hand_in(vector, **more)
+    if instant == "handed in":
+        die()
+    return found
+
+
+def deadly_delegation():
+    # a new one for those that are left
+    delegation = strategy._delegation
+    if delegation is not None:
+        delegation.hand_in = partial(deadly_hand_in, delegation.hand_in)
+
+
 def others_do_not_hear(total, vector):
     # the sum arrives at the victim alone, which begins to update
     while strategy._journal.slots[comm.members.index(victim)].done < 3:
@@ -94,6 +115,7 @@ def others_do_not_hear(total, vector):
 
 Slot.save, Slot.begin, Slot.close = deadly_save, deadly_begin, deadly_close
 learner.kind = replace(learner.kind, kernel=deadly_kernel)
+deadly_delegation()
 agreed, ended_by_others = strategy._agreed, 0
 while batch < STEPS:
     instant, victim = next(([i, r] for r, b, i in DEATHS if b == batch), ["", -1])
@@ -121,12 +143,18 @@ while batch < STEPS:
         assert len(set(places)) == 1, places
         size = comm.world.size
         strategy.regroup(updates.layout_of(size), updates.scheduler_of(size))
+        deadly_delegation()
 
 far = updates.distance(model, learner, "adamw", STEPS)
 if comm.world.rank == 0:
     print(json.dumps([list(comm.members), ended_by_others, far]), flush=True)
 comm.depart(0)
 """
+
+
+def names(value):
+    is_story = isinstance(value, list) and isinstance(value[0], tuple)
+    return "+".join(str(part[-1]) for part in value) if is_story else ""
 
 
 @pytest.mark.parametrize(
@@ -136,13 +164,31 @@ comm.depart(0)
         ([(2, 1, "overwritten"), (0, 4, "alone in knowing"), (1, 7, "not yet begun")], [3]),
         ([(0, 1, "saved"), (3, 4, "half overwritten")], [1, 2]),
     ],
-    ids=lambda value: (
-        "+".join(str(part[-1]) for part in value) if isinstance(value[0], tuple) else ""
-    ),
+    ids=names,
 )
 def test_an_update_is_whole_or_not_at_all(deaths, left, tmp_path):
-    story = play(SCRIPT, json.dumps(deaths), ranks=4, cwd=tmp_path)
+    story = play(SCRIPT, json.dumps(deaths), "[]", ranks=4, cwd=tmp_path)
     ended, (members, ended_by_others, far) = story
     assert members == left, ended
     assert ended_by_others == len(deaths), ended
+    assert far < 1e-12, ended
+
+
+@pytest.mark.parametrize(
+    ("short", "deaths", "left", "whole"),
+    [
+        ([1, 3], [(0, 1, "half saved"), (2, 4, "half overwritten"), (3, 7, "closed")], [1], 3),
+        ([1], [(2, 1, "overwritten"), (0, 4, "alone in knowing"), (3, 7, "closed")], [1], 3),
+        ([0, 1, 2], [(3, 1, "half overwritten"), (1, 4, "saved")], [0, 2], 2),
+        ([1, 2], [(1, 1, "not handed in"), (2, 4, "handed in")], [0, 3], None),
+        ([3], [(0, 1, "handed in"), (1, 4, "not yet begun")], [2, 3], 1),
+    ],
+    ids=names,
+)
+def test_nor_is_that_of_ranks_which_make_it_for_others(short, deaths, left, whole, tmp_path):
+    story = play(SCRIPT, json.dumps(deaths), json.dumps(short), ranks=4, cwd=tmp_path)
+    ended, (members, ended_by_others, far) = story
+    assert members == left, ended
+    # who has handed in may die before the others have heard that, or after
+    assert whole is None or ended_by_others == whole, ended
     assert far < 1e-12, ended

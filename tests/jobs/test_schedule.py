@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from hpc_train.bench.quota import inside, quota
 from tests.jobs.processes import Job, cli, hpc_train, mpirun
 from tests.jobs.test_run import assert_same_weights, steps
 
@@ -20,6 +23,22 @@ def test_a_slowed_rank_gets_less_and_the_table_says_so(config, tmp_path):
     assert ended.code == 0, ended
     sides = json.loads(ended.out)["sides"]
     assert sides["ideal"]["seconds"] < sides["static"]["seconds"]
+
+
+@pytest.mark.parametrize("shares", [None, [1, 0], [0, 1]])
+def test_a_rank_under_a_quota_hands_in_and_nothing_else_is_different(config, tmp_path, shares):
+    settings = [config, "run.epochs=2", "run.evaluate=never", "strategy.shard_optimizer=true"]
+    settings += [] if shares is None else [f"schedule.shares={shares}"]
+    ended = hpc_train("run", *settings, "run.dir=a", "-n", 2, cwd=tmp_path)
+    assert ended.code == 0, ended
+    with quota(0.7) as group:
+        if group is None:
+            pytest.skip("control groups of version 1 cannot be made")
+        argv, env = mpirun(2, inside(group, cli("run", *settings, "run.dir=b"), only_rank=1))
+        ended = Job(argv, cwd=tmp_path, env=env).end()
+    assert ended.code == 0, ended
+    assert_same_weights(tmp_path / "b", tmp_path / "a")
+    assert steps(tmp_path / "b") == steps(tmp_path / "a")
 
 
 def test_static_shares_stay_whatever_happens(config, tmp_path):

@@ -45,3 +45,10 @@ def test_a_job_that_once_stood_still_is_as_limited_as_before():
         effort.busy({"compute": 0.06}, 0.06, 0.02)
     effort.busy({"compute": 60.0}, 60.0, 0.02)
     assert effort.busy({"compute": 0.05}, 0.05, 0.02) == pytest.approx(0.06)
+
+
+def test_who_is_late_to_hear_that_a_step_has_ended_begins_the_next_one_late():
+    effort = Effort(Quota(1 / 3, "/g", 0.005))
+    step = {"compute": 0.12, "waiting": 0.02}
+    told = [effort.busy(step, 0.14, 0.043, 0.004) for _ in range(20)]
+    assert told == pytest.approx([0.124] * 20)
