@@ -7,7 +7,9 @@ import statistics
 import subprocess
 import sys
 import uuid
+from contextlib import ExitStack
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +29,13 @@ SKIPPED = 25  # steps at the beginning: warm-up, and what the scheduler needs to
 
 def rates(run_dir, skipped=SKIPPED):
     """Samples a second of every step after the beginning, over batches of full size."""
+    return [step["samples_per_second"] for step in records(run_dir)[skipped:]]
+
+
+def records(run_dir):
+    """What a run tells of its steps."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    steps = [r for r in map(json.loads, lines) if r["kind"] == "step"]
-    return [step["samples_per_second"] for step in steps[skipped:]]
+    return [record for record in map(json.loads, lines) if record["kind"] == "step"]
 
 
 def program(run_dir, settings, *options):
@@ -112,6 +118,39 @@ def in_turns(folder, group, settings, batch_size):
         return [rate(times, batch_size) for times in (together[TOGETHER_SKIPPED:], free, seen)]
 
     return QUIET.measure(once)
+
+
+def by_turns(folder, ranks, sides, batch_size):
+    """Train each of `sides` (settings, by name) on `ranks` ranks; they take turns of some seconds.
+
+    Returns:
+        Of each side: samples a second, and how often its plan changed meanwhile.
+    """
+
+    def once():
+        place = folder / uuid.uuid4().hex[:8]
+        steps = f"run.steps={TOGETHER_STEPS}"
+        programs = [program(place / name, [*words, steps]) for name, words in sides.items()]
+        with ExitStack() as stack:
+            calls = [stack.enter_context(launching(words, ranks)) for words in programs]
+            take_turns(
+                [partial(started, call.argv, call.environ) for call in calls],
+                [partial(trains, place / name) for name in sides],
+                TURN_SECONDS,
+            )
+        return {name: steady(place / name, batch_size) for name in sides}
+
+    return QUIET.measure(once)
+
+
+def steady(run_dir, batch_size):
+    """Samples a second of the steps that no turn cut, and how often the plan changed in them."""
+    told = records(run_dir)[TOGETHER_SKIPPED:]
+    seconds = [batch_size / step["samples_per_second"] for step in told]
+    whole = [one for one in seconds if one < TURN_SECONDS / 2]
+    plans = [step["before"]["counts"] for step in told]
+    changes = sum(one != other for one, other in pairwise(plans))
+    return batch_size * len(whole) / sum(whole), changes
 
 
 def started(argv, environ):

@@ -46,6 +46,21 @@ def against_static(folder, rounds, ranks, settings, *options):
     return jobs.median(paired_ratios(rates["min_finish_time"], rates["static"]))
 
 
+def computing_equal(folder, rounds):
+    """min_finish_time over equal shares on equal ranks that compute, both by turns."""
+    sides = ("static", "min_finish_time")
+    settings = [*COMPUTING, f"data.batch_size={SHORT}"]
+    found = []
+    for _ in range(rounds):
+        words = {policy: [*settings, POLICY.format(policy)] for policy in sides}
+        told = jobs.by_turns(folder, 2, words, SHORT)
+        (static, _), (ours, changes) = (told[side] for side in sides)
+        print(f"  {static:.0f}, {ours:.0f} ({ours / static:.3f}); plans: {changes}", flush=True)
+        found.append((ours / static, changes))
+    ratios, changes = zip(*found, strict=True)
+    return {**jobs.median(ratios), "changes of plan": changes}
+
+
 def claimed(folder, rounds, spread, *options):
     """dynamic over min_finish_time and over equal shares, and of what even finishes would give."""
     settings = [*SLEEPING, "task.milliseconds=4", f"task.spread={spread}", "run.steps=70"]
@@ -162,9 +177,7 @@ def everything(folder, rounds, *, sum_only=False):
     limited = partial(under_quota, folder, rounds, sum_only=sum_only)
     return {
         "simulated": simulated.figures,
-        "computing-equal": lambda: against_static(
-            folder, rounds, 2, [*COMPUTING, f"data.batch_size={SHORT}", short]
-        ),
+        "computing-equal": lambda: computing_equal(folder, rounds),
         "sleeping-4441": lambda: against_static(folder, rounds, 4, [*SLEEPING, short], *slow),
         "sleeping-equal": lambda: against_static(folder, rounds, 4, [*SLEEPING, "run.steps=160"]),
         "claims-lognormal": lambda: claimed(folder, rounds, 0.2),

@@ -66,7 +66,7 @@ class Delegation:
         self._leader, *self._delegates = delegates
         self._others = [rank for rank in range(size) if rank != self._leader]
         self._short = [rank for rank in range(size) if rank not in delegates]
-        self._came = 0.0  # when this rank last handed in
+        self._came = 0.0  # when this rank last came to hand in
         self._sent: list[tuple[MPI.Request, NDArray[np.float64]]] = []
         self.is_delegate = self._rank in delegates
 
@@ -99,8 +99,8 @@ class Delegation:
             for one in self._delegates:
                 self._send(total, one, _OUT)
             return total
-        self._send(vector, self._leader, _IN)
         self._came = time.perf_counter()
+        self._send(vector, self._leader, _IN)
         return self._receive(vector.size, is_idle=is_idle) if self.is_delegate else None
 
     def hear(self, size: int, *, is_idle: bool = False) -> NDArray[np.float64]:
