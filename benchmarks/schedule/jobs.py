@@ -91,31 +91,27 @@ def in_turns(folder, group, settings, batch_size):
 
     def once():
         place = folder / uuid.uuid4().hex[:8]
-        place.mkdir()
-
-        def words(name, steps, meeting):
-            (place / meeting).mkdir(exist_ok=True)
-            task = ["task.name=meeting:Meeting", f"task.folder={place / meeting}"]
-            return program(
-                place / name, [*settings, *task, f"task.label={name}", f"run.steps={steps}"]
-            )
-
-        free = words("free", 5 * ALONE_STEPS, "alone")
-        limited = inside(group, words("limited", ALONE_STEPS, "alone"))
-        both = ["sh", "-c", f"{shlex.join(free)} & {shlex.join(limited)}; wait"]
-        ranks = inside(group, words("together", TOGETHER_STEPS, "ranks"), only_rank=1)
-        with launching(ranks, 2) as call:
-            take_turns(
-                [partial(started, call.argv, call.environ), partial(started, both, None)],
+        free = timed(place, "free", "alone", [*settings, f"run.steps={5 * ALONE_STEPS}"])
+        alone = timed(place, "limited", "alone", [*settings, f"run.steps={ALONE_STEPS}"])
+        both = f"{shlex.join(free)} & {shlex.join(inside(group, alone))}; wait"
+        words = timed(place, "together", "ranks", [*settings, f"run.steps={TOGETHER_STEPS}"])
+        with launching(inside(group, words, only_rank=1), 2) as call:
+            pauses, pauses_alone = take_turns(
+                [
+                    partial(started, call.argv, call.environ),
+                    partial(started, ["sh", "-c", both], None),
+                ],
                 [partial(trains, place / "together"), partial(trains, place / "limited")],
                 TURN_SECONDS,
             )
-        free, limited, together = (
-            np.fromfile(place / f"{name}-0.times") for name in ("free", "limited", "together")
-        )
-        seen = limited[LIMITED_SKIPPED:]
+        seen = times_of(place, "limited")[LIMITED_SKIPPED:]
+        free = times_of(place, "free")
         free = free[(free >= seen[0]) & (free <= seen[-1])]
-        return [rate(times, batch_size) for times in (together[TOGETHER_SKIPPED:], free, seen)]
+        return [
+            rate(times_of(place, "together")[TOGETHER_SKIPPED:], batch_size, pauses),
+            rate(free, batch_size, pauses_alone),
+            rate(seen, batch_size, pauses_alone),
+        ]
 
     return QUIET.measure(once)
 
@@ -130,27 +126,35 @@ def by_turns(folder, ranks, sides, batch_size):
     def once():
         place = folder / uuid.uuid4().hex[:8]
         steps = f"run.steps={TOGETHER_STEPS}"
-        programs = [program(place / name, [*words, steps]) for name, words in sides.items()]
+        programs = [timed(place, name, name, [*words, steps]) for name, words in sides.items()]
         with ExitStack() as stack:
             calls = [stack.enter_context(launching(words, ranks)) for words in programs]
-            take_turns(
+            pauses = take_turns(
                 [partial(started, call.argv, call.environ) for call in calls],
                 [partial(trains, place / name) for name in sides],
                 TURN_SECONDS,
             )
-        return {name: steady(place / name, batch_size) for name in sides}
+        found = {}
+        for name, paused in zip(sides, pauses, strict=True):
+            plans = [step["before"]["counts"] for step in records(place / name)[TOGETHER_SKIPPED:]]
+            changes = sum(one != other for one, other in pairwise(plans))
+            times = times_of(place, name)[TOGETHER_SKIPPED:]
+            found[name] = rate(times, batch_size, paused), changes
+        return found
 
     return QUIET.measure(once)
 
 
-def steady(run_dir, batch_size):
-    """Samples a second of the steps that no turn cut, and how often the plan changed in them."""
-    told = records(run_dir)[TOGETHER_SKIPPED:]
-    seconds = [batch_size / step["samples_per_second"] for step in told]
-    whole = [one for one in seconds if one < TURN_SECONDS / 2]
-    plans = [step["before"]["counts"] for step in told]
-    changes = sum(one != other for one, other in pairwise(plans))
-    return batch_size * len(whole) / sum(whole), changes
+def timed(place, name, meeting, settings):
+    """The command line of a rank that tells when its steps began, once two are at the meeting."""
+    (place / f"at-{meeting}").mkdir(parents=True, exist_ok=True)
+    task = ["task.name=meeting:Meeting", f"task.folder={place / f'at-{meeting}'}"]
+    return program(place / name, [*settings, *task, f"task.label={name}"])
+
+
+def times_of(place, name):
+    """When the steps of rank 0 of a job began."""
+    return np.fromfile(place / f"{name}-0.times")
 
 
 def started(argv, environ):
@@ -170,11 +174,14 @@ def trains(run_dir):
     return (run_dir / "metrics.jsonl").exists()
 
 
-def rate(times, batch_size):
-    """Samples a second of steps that began at `times`; not of those that another turn cut."""
-    seconds = np.diff(times)
-    whole = seconds[seconds < TURN_SECONDS / 2]
-    return float(batch_size * len(whole) / whole.sum())
+def rate(times, batch_size, pauses):
+    """Samples a second of steps that began at `times`; not of those in which the job paused."""
+    steps = [
+        stop - start
+        for start, stop in pairwise(times)
+        if not any(start < end and stop > begin for begin, end in pauses)
+    ]
+    return float(batch_size * len(steps) / sum(steps))
 
 
 def ddp_with_quota(group, batch_size, steps, skipped):

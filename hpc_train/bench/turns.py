@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+Pause = tuple[float, float]  # from when to when, by `time.perf_counter`
+
 TURN_SECONDS = 0.2
 _LOOK_SECONDS = 0.002
 
@@ -43,7 +45,7 @@ def take_turns(
     programs: Sequence[Callable[[], subprocess.Popen[bytes]]],
     is_ready: Sequence[Callable[[], bool]],
     turn_seconds: float = TURN_SECONDS,
-) -> None:
+) -> list[list[Pause]]:
     """Start programs one after another, each until it is ready; then let them take turns.
 
     Returns once all have ended; on an error none of them is left.
@@ -52,20 +54,33 @@ def take_turns(
         programs: each starts one.
         is_ready: whether each is where its turns shall begin.
         turn_seconds: of a turn.
+
+    Returns:
+        Of each program, when it stood still.
     """
     started: list[subprocess.Popen[bytes]] = []
+    pauses: list[list[Pause]] = [[] for _ in programs]
+    since = [0.0 for _ in programs]
+
+    def stop(place: int) -> None:
+        since[place] = time.perf_counter()
+        send(started[place], signal.SIGSTOP)
+
     try:
         for start, ready in zip(programs, is_ready, strict=True):
             program = start()
             started.append(program)
             while not ready() and program.poll() is None:
                 time.sleep(_LOOK_SECONDS)
-            send(program, signal.SIGSTOP)
+            stop(len(started) - 1)
         while any(program.poll() is None for program in started):
-            for program in started:
-                send(program, signal.SIGCONT)
-                _wait(program, turn_seconds)
-                send(program, signal.SIGSTOP)
+            for place, program in enumerate(started):
+                if program.poll() is None:
+                    send(program, signal.SIGCONT)
+                    pauses[place].append((since[place], time.perf_counter()))
+                    _wait(program, turn_seconds)
+                    stop(place)
+        return pauses
     finally:
         for program in started:
             send(program, signal.SIGKILL)

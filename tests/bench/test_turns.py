@@ -11,7 +11,7 @@ from hpc_train.bench.turns import take_turns
 # counts to 300 in steps of a millisecond, in a child, and says when each step was
 COUNT = """
 import subprocess, sys, time
-child = "import time, sys\\nfor _ in range(300):\\n time.sleep(0.001); print(time.monotonic())"
+child = "import time, sys\\nfor _ in range(300):\\n time.sleep(0.001); print(time.perf_counter())"
 sys.exit(subprocess.call([sys.executable, "-c", child]))
 """
 
@@ -25,11 +25,20 @@ def starter(folder, name):
 
 
 def test_each_waits_for_the_other_and_runs_to_its_end(tmp_path):
-    take_turns([starter(tmp_path, "a"), starter(tmp_path, "b")], [lambda: True] * 2, 0.05)
+    pauses = take_turns([starter(tmp_path, "a"), starter(tmp_path, "b")], [lambda: True] * 2, 0.05)
     times = {name: [*map(float, (tmp_path / name).read_text().split())] for name in "ab"}
     assert all(len(found) == 300 for found in times.values())
     # whoever begins to count first is stopped for a turn of the other while it does
     assert max(b - a for found in times.values() for a, b in pairwise(found)) > 0.04
+    # a signal takes a moment to act
+    inside = [
+        when
+        for name, paused in zip("ab", pauses, strict=True)
+        for when in times[name]
+        if any(start + 0.02 < when < end for start, end in paused)
+    ]
+    assert not inside
+    assert all(len(paused) > 1 for paused in pauses)
 
 
 def test_nothing_is_left_of_programs_after_an_error():
