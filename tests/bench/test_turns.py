@@ -35,7 +35,7 @@ def test_each_waits_for_the_other_and_runs_to_its_end(tmp_path):
         when
         for name, paused in zip("ab", pauses, strict=True)
         for when in times[name]
-        if any(start + 0.02 < when < end for start, end in paused)
+        if any(start + 0.02 < when < end - 0.02 for start, end in paused)
     ]
     assert not inside
     assert all(len(paused) > 1 for paused in pauses)
