@@ -155,8 +155,9 @@ class Gate:
             is_idle: whether this rank had nothing to do in this batch.
         """
         started = time.perf_counter()
-        if not any(request.Test() for _ in range(_SPINS)):
-            with phase("waiting", operation="assemble"):
+        # all of it: who looks may stand still while it does, its quota being spent
+        with phase("waiting", operation="assemble"):
+            if not any(request.Test() for _ in range(_SPINS)):
                 if is_idle and self._overslept(request, started):
                     self._waits.clear()
                     return
