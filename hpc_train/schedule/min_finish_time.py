@@ -1,7 +1,8 @@
 """The min-finish-time policy: the split whose last rank finishes as early as possible.
 
 The exact solution for the fitted line t_r(n) = a_r + b_r n of each rank: all ranks that take part
-finish together, to within one sample, and a rank too slow to help gets nothing. See `split`.
+finish together, to within one sample, and a rank too slow to help gets nothing. See `split`. Where
+steps are noisy the lines are those of `caution`.
 """
 
 from __future__ import annotations
@@ -29,4 +30,4 @@ def min_finish_time(policy: str, situation: Situation) -> tuple[int, ...]:
     return tuple(counts.tolist())
 
 
-POLICY = Policy(partial(min_finish_time, "min_finish_time"), measures=True)
+POLICY = Policy(partial(min_finish_time, "min_finish_time"), measures=True, heeds_noise=True)

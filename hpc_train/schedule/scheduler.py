@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hpc_train.plan import Plan
+from hpc_train.schedule.caution import careful
 from hpc_train.schedule.probe import Probes
 from hpc_train.schedule.reserve import Claimed, Reserve
 from hpc_train.schedule.situation import Floats, Policy, Situation
@@ -173,11 +174,12 @@ class Scheduler:
         if self._probes.running:
             counts = self._probes.after(batch)
             return None if counts is None else self._adopt(counts, batch)
-        situation = self._now()
+        measured = self._now()
+        situation = self._careful(measured)
         current = finish(situation, self.plan.counts)
         counts = self._better(situation, current, batch)
         if counts is None and is_due:
-            counts = self._by_means(situation, batch)
+            counts = self._by_means(measured, batch)
             if counts is not None:
                 return self._adopt(counts, batch, is_proven=True)
         if counts is None:
@@ -190,6 +192,9 @@ class Scheduler:
         if not self.speeds.known.all():
             pace = np.where(self.speeds.known, pace, np.nanmax(pace))
         return replace(self._situation, fixed=self.speeds.fixed, pace=pace)
+
+    def _careful(self, situation: Situation) -> Situation:
+        return careful(situation, self.speeds.noise) if self._policy.heeds_noise else situation
 
     def _better(self, situation: Situation, current: float, batch: int) -> tuple[int, ...] | None:
         """The counts of the policy, if changing to them pays."""
@@ -220,7 +225,8 @@ class Scheduler:
         works = (own > 0) & (predicted > 0)
         scale = np.ones(len(own))
         scale[works] = parts[works] * predicted[works].mean() / predicted[works]
-        situation = replace(situation, fixed=situation.fixed * scale, pace=situation.pace * scale)
+        fixed, pace = situation.fixed * scale, situation.pace * scale
+        situation = self._careful(replace(situation, fixed=fixed, pace=pace))
         current = finish(situation, self.plan.counts)
         errors = (_ERRORS + _excess_of_slowest(len(own))) * error
         least = current * max(_LEAST_GAIN, self._cost_steps / steps, errors)

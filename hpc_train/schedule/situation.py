@@ -75,11 +75,13 @@ class Policy:
         split: from the situation to the samples of each rank, summing to the batch's.
         measures: whether the split follows measured speeds, and so may change during a run.
         reserves: whether a part of each batch is left to whoever is free.
+        heeds_noise: whether slow ranks shall be done the earlier, the noisier steps are.
     """
 
     split: Callable[[Situation], tuple[int, ...]]
     measures: bool
     reserves: bool = False
+    heeds_noise: bool = False
 
 
 def refuse_shares(policy: str, situation: Situation) -> None:
