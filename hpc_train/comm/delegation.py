@@ -14,12 +14,14 @@ The leader is the first delegate. Messages are as long as a tally, and one of ea
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc_train.comm import failures
 from hpc_train.comm.gate import Gate, Seat, own_cpus
 from hpc_train.record import operation
 
@@ -34,24 +36,32 @@ _IN, _OUT = 1, 2  # tags: to the leader, from it
 def delegates_of(seats: Sequence[Seat]) -> list[int]:
     """The ranks that make the sums of others, if any are to do so; nobody where none is short.
 
-    Short is who has a quota of its own of less than a core; several nodes have no delegates.
+    Short is who has a quota of its own of less than a core. There are no delegates on several
+    nodes, nor where they would have less than half of the ranks' CPU time.
     """
-    cpus = [own_cpus(seats, rank) for rank in range(len(seats))]
-    able = [rank for rank, own in enumerate(cpus) if own is None or own >= 1]
+    own = [own_cpus(seats, rank) for rank in range(len(seats))]
+    short = {rank for rank, cpus in enumerate(own) if cpus is not None and cpus < 1}
+    sharing = Counter(seat.group for seat in seats)
+    power = [min(1.0, one.cpus / sharing[one.group]) if one.cpus > 0 else 1.0 for one in seats]
+    able = [rank for rank in range(len(seats)) if rank not in short]
     is_one_node = len({seat.node for seat in seats}) == 1
-    return able if is_one_node and len(able) < len(seats) else []
+    is_fair = 2 * sum(power[rank] for rank in able) >= sum(power)
+    return able if short and is_one_node and is_fair else []
 
 
 def delegation(comm: Comm) -> Delegation | None:
     """What ranks leave to others that are short of CPU time; None where none is."""
     delegates = delegates_of(comm.gate.seats)
-    return Delegation(comm.node.communicator, comm.gate, delegates) if delegates else None
+    if not delegates:
+        return None
+    return Delegation(comm._mpi, comm.node.communicator, comm.gate, delegates)
 
 
 class Delegation:
     """Sums of small float64 vectors, shape (n,), which the delegates alone have to wait for.
 
     Args:
+        mpi: the module mpi4py.MPI.
         communicator: the ranks; no other messages between two of them.
         gate: where they wait asleep.
         delegates: ascending, at least one and not all.
@@ -60,8 +70,10 @@ class Delegation:
         is_delegate: whether this rank is one.
     """
 
-    def __init__(self, communicator: MPI.Comm, gate: Gate, delegates: Sequence[int]) -> None:
-        self._communicator, self._gate = communicator, gate
+    def __init__(
+        self, mpi: Any, communicator: MPI.Comm, gate: Gate, delegates: Sequence[int]
+    ) -> None:
+        self._mpi, self._communicator, self._gate = mpi, communicator, gate
         self._rank, size = communicator.Get_rank(), communicator.Get_size()
         self._leader, *self._delegates = delegates
         self._others = [rank for rank in range(size) if rank != self._leader]
@@ -140,16 +152,25 @@ class Delegation:
         return total
 
     def tell(self, vector: NDArray[np.float64]) -> None:
-        """Say what came of it to those that are short; the delegates call, the leader does it."""
+        """Say what came of it to those that are short; the delegates call, the leader does it.
+
+        Who died meanwhile is missed when ranks next hand in, by all of them in the same step.
+        """
         if self._rank == self._leader:
             told = np.append(vector, time.perf_counter())
             for one in self._short:
-                self._send(told, one, _OUT)
+                try:
+                    self._send(told, one, _OUT)
+                except self._mpi.Exception as error:
+                    if not failures.is_failure(self._mpi, error):
+                        raise
 
     def _send(self, vector: NDArray[np.float64], rank: int, tag: int) -> None:
         """Send without waiting; what has arrived is forgotten."""
-        self._sent = [(request, held) for request, held in self._sent if not request.Test()]
-        self._sent.append((self._communicator.Isend(vector, rank, tag), vector))
+        sent, self._sent = self._sent, []
+        request = self._communicator.Isend(vector, rank, tag)
+        self._sent = [(request, vector)]
+        self._sent += [(request, held) for request, held in sent if not request.Test()]
 
 
 class _All:

@@ -37,7 +37,7 @@ def careful(situation: Situation, noise: Floats, part: float = _PART) -> Situati
 
     Args:
         situation: as measured.
-        noise: mean absolute residual of each rank's seconds, relative, shape (num_ranks,).
+        noise: mean absolute residual of the seconds of each rank that works, relative, shape (k,).
         part: of the noise, what is heeded.
     """
     deviation = _DEVIATION * part * math.sqrt(float((noise**2).mean()))

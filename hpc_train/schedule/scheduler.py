@@ -194,7 +194,8 @@ class Scheduler:
         return replace(self._situation, fixed=self.speeds.fixed, pace=pace)
 
     def _careful(self, situation: Situation) -> Situation:
-        return careful(situation, self.speeds.noise) if self._policy.heeds_noise else situation
+        noise = self.speeds.noise[np.array(self.plan.counts) > 0]
+        return careful(situation, noise) if self._policy.heeds_noise else situation
 
     def _better(self, situation: Situation, current: float, batch: int) -> tuple[int, ...] | None:
         """The counts of the policy, if changing to them pays."""

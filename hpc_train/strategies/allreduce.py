@@ -308,22 +308,27 @@ class AllReduce(LockStep):
         shards, vector = self._shards[learner.name], self._pack(tally)
         counts = self._waited_for()
         is_idle = 0 in counts and counts[self._comm.world.rank] == 0
-        summed = others.hand_in(vector, is_idle=is_idle)
-        shards.cut(others.shares(self.plan.counts))
-        if summed is None:
-            told = others.hear(vector.size, is_idle=is_idle)
-            return self._conclude(learner, tally, self._adopt(told))
-        total = self._layout.unpack(summed)
-        if not total.flags["failed"] and total.weight:
-            with phase("communication", operation="reduce"):
+        with phase("communication", operation="reduce"):
+            summed = others.hand_in(vector, is_idle=is_idle)
+            shards.cut(others.shares(self.plan.counts))
+            if summed is not None and self._is_worth_it(summed):
                 squares = np.array([shards.reduce(assembled=True)])
                 summed = self._layout.add_squares(summed, float(others.sum(squares)[0]))
+        if summed is None:
+            with phase("communication", operation="meet"):
+                told = others.hear(vector.size, is_idle=is_idle)
+            return self._conclude(learner, tally, self._adopt(told))
         outcome = self._conclude(learner, tally, self._adopt(summed))
         if outcome.updated:
             with phase("communication", operation="meet"):
                 others.sum(np.zeros(1))
         others.tell(summed)
         return outcome
+
+    def _is_worth_it(self, vector: NDArray[np.float64]) -> bool:
+        """Whether gradients that ranks tell this of are to be summed."""
+        total = self._layout.unpack(vector)
+        return not total.flags["failed"] and total.weight != 0
 
     def _sum(self, learner: Learner) -> float:
         self._reduce(learner)

@@ -20,7 +20,7 @@ SIZE, RANK = WORLD.size, WORLD.rank
 SHORT = sorted({(0,), (SIZE - 1,), tuple(range(SIZE - 1))})
 
 
-def limited(short, cpus=0.5):
+def limited(short, cpus=0.3):
     """Quotas of less than a core for some ranks."""
     quota = Quota(cpus, f"/{RANK}") if RANK in short else None
     return patch.object(gate, "cpu_quota", lambda: quota)
@@ -118,7 +118,7 @@ def test_nobody_waits_for_a_rank_that_has_handed_in(short):
 
 
 def test_where_nobody_or_everybody_is_short_there_are_no_delegates():
-    for short, cpus in (((), 0.5), (range(SIZE), 0.5), ((0,), 1.5)):
+    for short, cpus in (((), 0.3), (range(SIZE), 0.3), ((0,), 1.5)):
         with limited(short, cpus):
             agree(delegation(Comm(MPI, WORLD)) is None, (short, cpus))
     with limited((0,)):
