@@ -121,11 +121,11 @@ class Delegation:
         That this rank was late to hear it, since its quota was spent, is no waiting: it will begin
         late, too, and the gate's `late_seconds` say by how much.
         """
-        *told, when = self._receive(size + 1, is_idle=is_idle)
-        now = time.perf_counter()
+        found = self._receive(size + 1, is_idle=is_idle)
+        when, now = float(found[-1]), time.perf_counter()
         if self._came <= when <= now and not is_idle:  # else clocks are not the same
             self._gate.late_seconds += now - when
-        return np.array(told)
+        return found[:-1]
 
     def _receive(self, size: int, *, is_idle: bool) -> NDArray[np.float64]:
         """What the leader says next, shape (size,)."""
