@@ -39,7 +39,8 @@ from hpc_train.schedule.speed import Speeds
 
 _WARM_UP = 2  # steps that are not believed: allocations, caches, clocks
 _HORIZON = 50  # steps for which speeds are trusted to stay as they are
-_LEAST_GAIN = 0.01  # of the step
+_LEAST_GAIN = 0.02  # of the step: what is less, spells of noise undo before it has paid ...
+_LEAST_BACK = 0.01  # ... but for the way back to the counts of the beginning
 _ERRORS = 1.5  # standard errors that the gain must exceed, beyond what the slowest of p shows
 _FIRST_COST, _COSTS = 0.5, 3  # of a change, in steps, until so many have cost more
 _STALL = 4.0  # times the expected seconds: a single step that takes longer is not in the means
@@ -244,7 +245,7 @@ class Scheduler:
         """
         if self._is_proven:
             return None
-        least = current * max(_LEAST_GAIN, self._cost_steps / steps)
+        least = current * max(_LEAST_BACK, self._cost_steps / steps)
         better = current - finish(situation, self._first) > least
         return self._first if better and self._first != self.plan.counts else None
 
