@@ -213,5 +213,7 @@ def together(calls):
 
 
 def median(values):
-    """Median and extremes of the rounds."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    """Median and extremes of the rounds, and all of them in their order."""
+    rounds = [round(value, 4) for value in values]
+    found = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    return {**found, "rounds": rounds}
