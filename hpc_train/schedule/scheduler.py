@@ -13,7 +13,7 @@ A single step that took far longer than expected (a job that was suspended, stor
 nothing of who is fast; it is neither in the means nor in the errors.
 
 Speeds follow the last ten steps or so, and what noise lets them say of a small gain stays uncertain
-for ever. So longer means are kept while a plan holds (`_Means`), of each rank's part of the step,
+for ever. So longer means are kept while a plan holds (`means.py`), of each rank's part of the step,
 from which what slows all of them alike cancels: over 16 steps, then over the next 32 and so on
 up to 512. They are believed within errors that shrink with the root of the steps' number.
 
@@ -32,6 +32,7 @@ import numpy as np
 
 from hpc_train.plan import Plan
 from hpc_train.schedule.caution import careful
+from hpc_train.schedule.means import Means
 from hpc_train.schedule.probe import Probes
 from hpc_train.schedule.reserve import Claimed, Reserve
 from hpc_train.schedule.situation import Floats, Policy, Situation
@@ -45,7 +46,6 @@ _ERRORS = 1.5  # standard errors that the gain must exceed, beyond what the slow
 _FIRST_COST, _COSTS = 0.5, 3  # of a change, in steps, until so many have cost more
 _STALL = 4.0  # times the expected seconds: a single step that takes longer is not in the means
 _SETTLING = 3  # steps after a change that show what it costs, not how fast ranks are
-_FIRST_SPAN, _LAST_SPAN = 16, 512  # steps that longer means span
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Scheduler:
         self._was_stall = False
         self._scale = _Scale(-1, (), np.zeros(0), 0.0)
         self._probes = Probes(situation.num_ranks)
-        self._means = _Means(situation.num_ranks, _FIRST_SPAN)
+        self._means = Means(situation.num_ranks)
         self._is_proven = False  # whether the plan comes from such means
 
     def observe(
@@ -280,7 +280,7 @@ class Scheduler:
         self.balance.changes += 1
         self._fresh = True
         self._settling.clear()
-        self._means = _Means(len(counts), _FIRST_SPAN)
+        self._means = Means(len(counts))
         self._is_proven = is_proven
         return self.plan
 
@@ -317,52 +317,6 @@ class Scheduler:
         factor = np.where(works, equal / (speeds.fixed + speeds.pace * np.maximum(amount, 1)), 0.0)
         least = float(equal[~works].max(initial=0.0))
         return _Scale(speeds.version, counts, factor, least)
-
-
-class _Means:
-    """What each rank's seconds are, as part of the mean of all that work, while one plan holds.
-
-    Args:
-        num_ranks: of the job.
-        span: over so many steps.
-
-    Attributes:
-        parts: the means, shape (num_ranks,); 0 for a rank without samples.
-    """
-
-    def __init__(self, num_ranks: int, span: int) -> None:
-        self.parts = np.zeros(num_ranks)
-        self._spread = np.zeros(num_ranks)  # sum of squared distances from the mean
-        self._steps = 0
-        self._span = span
-
-    @property
-    def are_due(self) -> bool:
-        """Whether they span what they shall."""
-        return self._steps >= self._span
-
-    @property
-    def error(self) -> float:
-        """The relative standard error of the largest one, once they are due."""
-        slowest = int(np.argmax(self.parts))
-        variance = float(self._spread[slowest]) / (self._steps - 1)
-        return math.sqrt(variance / self._steps) / float(self.parts[slowest])
-
-    def take(self, counts: Sequence[int], seconds: Sequence[float]) -> None:
-        """Take in a step (Welford 1962) that all who have samples have told the seconds of."""
-        works = np.asarray(counts) > 0
-        told = np.where(works, seconds, 0.0)
-        if not (told[works] > 0).all():
-            return
-        parts = told * (works.sum() / told.sum())
-        self._steps += 1
-        away = parts - self.parts
-        self.parts += away / self._steps
-        self._spread += away * (parts - self.parts)
-
-    def next(self) -> _Means:
-        """Those over the steps that follow, twice as many."""
-        return _Means(len(self.parts), min(2 * self._span, _LAST_SPAN))
 
 
 @dataclass(frozen=True)
