@@ -214,6 +214,9 @@ def together(calls):
 
 def median(values):
     """Median and extremes of the rounds, and all of them in their order."""
-    rounds = [round(value, 4) for value in values]
-    found = {"median": statistics.median(values), "low": min(values), "high": max(values)}
-    return {**found, "rounds": rounds}
+    return {
+        "median": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "rounds": [round(value, 4) for value in values],
+    }

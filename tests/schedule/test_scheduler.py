@@ -139,6 +139,13 @@ def test_a_parked_rank_that_recovers_comes_back():
     assert steps[-1].counts == (16, 16)
 
 
+@pytest.mark.parametrize(("slower", "gains"), [(1.03, False), (1.06, True)])
+def test_a_gain_of_less_than_two_per_cent_is_left(slower, gains):
+    planner, _ = run("min_finish_time", [1.0, slower], batch_size=2048, noise=0.001)
+    assert (planner.plan.counts != (1024, 1024)) == gains
+    assert (planner.balance.changes > 0) == gains
+
+
 def test_a_gain_that_ends_with_the_run_is_not_chased():
     planner, _ = run("min_finish_time", [1, 1.4], steps=7)
     assert planner.balance.changes == 0
